@@ -1,0 +1,46 @@
+# `make demo` and `make test` each work as the very first command on a fresh clone, and again.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format generated lock clean
+
+WORKERS ?= 2
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Create or refresh .venv from the hash-pinned lock
+	@envs/setup.sh
+
+demo: setup ## Run the default study and say where its report is
+	@.venv/bin/snakemake
+	@echo "The report: $(CURDIR)/results/demo/report.html"
+
+test: setup ## Run all tests
+	@.venv/bin/pytest -n $(WORKERS) --dist worksteal tests
+
+lint: setup ## Check format, style, types and the workflow
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/snakefmt --check Snakefile rules
+	@.venv/bin/mypy scripts/featurespace
+	@.venv/bin/snakemake --lint
+
+format: setup ## Format everything
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/snakefmt Snakefile rules
+
+generated: setup ## Remake what is made from the code: docs/config.md, the schema, the conda file
+	@.venv/bin/python docs/make_reference.py
+	@.venv/bin/python envs/make_conda.py
+
+lock: setup ## Resolve envs/requirements.in anew
+	@.venv/bin/uv pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url --no-emit-index-annotation -o envs/requirements.lock envs/requirements.in
+	@grep '^uv==' envs/requirements.lock | cut -d' ' -f1 | .venv/bin/uv pip compile --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-index-annotation -o envs/bootstrap.lock -
+	@.venv/bin/python envs/make_conda.py
+
+clean: ## Delete the environment and all results (downloaded data stay)
+	rm -rf .venv .snakemake results

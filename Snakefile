@@ -1,0 +1,53 @@
+"""featurespace: from data sets to a report on how the feature spaces of deep networks form."""
+
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+sys.path.insert(0, workflow.basedir + "/scripts")
+
+
+# Snakemake would merge this file with the one a user names; a study stands alone.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+
+
+pathvars:
+    results=f"results/{STUDY.study}",
+    logs=f"results/{STUDY.study}/logs",
+    benchmarks=f"results/{STUDY.study}/benchmarks",
+
+
+wildcard_constraints:
+    kind="[a-z0-9-]+",
+    dataset=NAME,
+    recipe=NAME,
+    block=r"\d+",
+    origin=rf"datasets/{NAME}|runs/{NAME}/block-\d+",
+
+
+localrules:
+    all,
+    retrieve_dataset,
+    write_study,
+
+
+include: "rules/datasets.smk"
+include: "rules/training.smk"
+include: "rules/features.smk"
+include: "rules/spectra.smk"
+include: "rules/layers.smk"
+include: "rules/figures.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "<results>/study.yaml",
+        "<results>/report.html",

@@ -1,0 +1,56 @@
+# Requires: `config`, as Snakemake merged it.
+# Makes: STUDY and PLAN (the validated study and its jobs), and helpers that the rules share. No rule is here.
+
+from pathlib import Path
+
+from featurespace.closure import CodeIndex
+from featurespace.config import check_sources, parse_study
+from featurespace.errors import FeaturespaceError
+from featurespace.plan import Plan
+
+NAME = r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?"
+
+config_names = ", ".join(str(path) for path in workflow.overwrite_configfiles) or "config.yaml"
+
+try:
+    STUDY = parse_study(config, config_names)
+    # A compute node need not see what the login node downloads from.
+    if workflow.is_main_process:
+        check_sources(STUDY, config_names)
+except FeaturespaceError as error:
+    # An exception would reach the user wrapped in several lines.
+    sys.exit(f"featurespace: {error}")
+
+PLAN = Plan(STUDY)
+CODE = CodeIndex(Path(workflow.basedir) / "scripts")
+
+# How this study is run, for the report to say.
+COMMAND = " ".join(["snakemake", *(f"--configfile {path}" for path in workflow.overwrite_configfiles)])
+
+CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text() for name in STUDY.figures}
+
+# What is kept, or deleted as soon as everything that reads it has run.
+features_store = directory if STUDY.keep_features else lambda path: temp(directory(path))
+
+
+def code_of(script, *data_files):
+    """Digest a script and all local modules it imports: the part of a rule's parameters that is its code."""
+    try:
+        return CODE.closure(script, *data_files)
+    except FeaturespaceError as error:
+        sys.exit(f"featurespace: {error}")
+
+
+def of_runs(name):
+    """List a file of every run."""
+    return [f"<results>/{run}/{name}" for run in PLAN.runs]
+
+
+def of_inputs(name):
+    """List a file of every data set in use."""
+    return [f"<results>/{origin}/{name}" for origin in PLAN.inputs]
+
+
+def of_figures(suffix):
+    """List every figure of the study, in one format."""
+    return [f"<results>/figures/{figure}.{suffix}" for figure in STUDY.figures]

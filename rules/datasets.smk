@@ -1,0 +1,46 @@
+# Requires: a network connection, or a data set's `source`, for the published data sets; nothing for the others.
+# Makes: data/<kind>/ (the published files, shared by all studies) and datasets/<dataset>/dataset.zarr.
+
+
+rule retrieve_dataset:
+    output:
+        manifest="data/{kind}/retrieved.json",
+    log:
+        "<logs>/retrieve_dataset/{kind}.log",
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=500,
+        runtime=60,
+    params:
+        # Where the files come from is not a parameter: their checksums are known, so it changes nothing.
+        spec=lambda w: {"kind": w.kind},
+        code=code_of("retrieve_dataset.py"),
+    message:
+        "Retrieving {wildcards.kind}"
+    script:
+        "../scripts/retrieve_dataset.py"
+
+
+rule prepare_dataset:
+    input:
+        manifest=lambda w: f"data/{PLAN.kind(w.dataset)}/retrieved.json" if PLAN.is_downloaded(w.dataset) else [],
+    output:
+        store=directory("<results>/datasets/{dataset}/dataset.zarr"),
+        digest="<results>/datasets/{dataset}/dataset.json",
+    log:
+        "<logs>/prepare_dataset/{dataset}.log",
+    benchmark:
+        "<benchmarks>/prepare_dataset/{dataset}.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=lambda w: PLAN.prepare_dataset(w.dataset),
+        code=code_of("prepare_dataset.py"),
+    message:
+        "Preparing data set {wildcards.dataset}"
+    script:
+        "../scripts/prepare_dataset.py"

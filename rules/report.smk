@@ -1,0 +1,72 @@
+# Requires: the figures, the tables behind them, their captions, and every run's history.
+# Makes: study.yaml (the study as it was understood), tables/runs.csv and report.html.
+
+
+rule write_study:
+    output:
+        study="<results>/study.yaml",
+    log:
+        "<logs>/write_study.log",
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        spec=PLAN.write_study(),
+        code=code_of("write_study.py"),
+    message:
+        "Writing down the study"
+    script:
+        "../scripts/write_study.py"
+
+
+rule tabulate_runs:
+    input:
+        histories=of_runs("history.csv"),
+        weights_digests=of_runs("weights.json"),
+    output:
+        table="<results>/tables/runs.csv",
+    log:
+        "<logs>/tabulate_runs.log",
+    benchmark:
+        "<benchmarks>/tabulate_runs.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        spec=PLAN.tabulate_runs(),
+        code=code_of("tabulate_runs.py"),
+    message:
+        "Tabulating the runs"
+    script:
+        "../scripts/tabulate_runs.py"
+
+
+rule write_report:
+    input:
+        figures=of_figures("svg"),
+        tables=of_figures("csv"),
+        runs="<results>/tables/runs.csv",
+        study="<results>/study.yaml",
+    output:
+        report="<results>/report.html",
+    log:
+        "<logs>/write_report.log",
+    benchmark:
+        "<benchmarks>/write_report.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        spec=PLAN.write_report(COMMAND),
+        code=code_of("write_report.py", "featurespace/templates/report.html.j2"),
+        captions=CAPTIONS,
+    message:
+        "Writing the report"
+    script:
+        "../scripts/write_report.py"

@@ -1,0 +1,1 @@
+"""The library that featurespace's rules share: importable, and tested, without Snakemake."""

@@ -1,0 +1,531 @@
+"""The study file: one pydantic model a section, from which come the check, the schema and the reference table.
+
+Only the Snakefile's side imports this module. Rules receive plain, normalised data, so an edit here reruns nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from featurespace import architectures
+from featurespace.errors import FeaturespaceError
+
+FIGURES = ("angle_dynamics", "angle_matrix", "spectra", "layers", "training")
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=48)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+# strict: YAML's `yes`, `1` and "1" must not slide into one another
+StrictBool = Annotated[bool, Field(strict=True)]
+
+
+class Section(BaseModel):
+    """A part of the study file: unknown keys are errors, values are finite, nothing is coerced from text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_numbers_in_disguise(cls, data: Any) -> Any:
+        """Refuse text where a number is wanted, and a truth value where a number is: YAML has its own numbers."""
+        if not isinstance(data, dict):
+            return data
+        for key, value in data.items():
+            field = cls.model_fields.get(key)
+            if field is None:
+                continue
+            wanted = str(field.annotation)
+            numeric = ("int" in wanted or "float" in wanted) and "str" not in wanted and "Literal" not in wanted
+            if numeric and isinstance(value, (str, bool)):
+                raise ValueError(f"{key}: should be a number, not {value!r}")
+        return data
+
+
+# --- data sets --------------------------------------------------------------------------------------------------
+
+
+class SampleSet(Section):
+    """The fixed, ordered samples whose features are compared."""
+
+    split: Literal["train", "test", "all"] = Field("train", description="Which split the samples come from.")
+    limit: PositiveInt | None = Field(
+        None, description="How many samples, spread evenly over the classes; all of the split if empty."
+    )
+
+
+class DatasetSection(Section):
+    """What every data set has."""
+
+    sample_set: SampleSet = Field(
+        default_factory=lambda: SampleSet(),
+        description="The fixed, ordered samples whose features are dumped and compared.",
+    )
+
+
+class ImageSection(DatasetSection):
+    """What every data set of images has."""
+
+    scaling: Literal["unit", "standardise"] = Field(
+        "unit",
+        description="What enters the networks: pixels in [0, 1], or these with the training split's mean "
+        "and standard deviation (two scalars) taken out.",
+    )
+
+
+class Digits(ImageSection):
+    """scikit-learn's 1,797 digits of 8 x 8 pixels; embedded, needs no network."""
+
+    kind: Literal["digits"] = Field(description="Which data set.")
+    test_fraction: float = Field(0.25, gt=0, lt=1, description="Share of each class held out for testing.")
+    split_seed: Count = Field(0, description="Seed of the stratified split.")
+
+
+class Orthonormal(DatasetSection):
+    """Nearly orthonormal rows: the synthetic data of the layerwise paper."""
+
+    kind: Literal["orthonormal"] = Field(description="Which data set.")
+    samples_per_class: PositiveInt = Field(10, description="n: samples in each class.")
+    dimension: PositiveInt = Field(50, description="d: the input dimension, at least n K.")
+    classes: Annotated[int, Field(ge=2)] = Field(3, description="K: the number of classes.")
+    noise: float = Field(1.0, ge=0, description="Frobenius norm of the Gaussian noise added to orthonormal rows.")
+    seed: Count = Field(0, description="Seed of the rows and their noise.")
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Orthonormal:
+        if self.samples_per_class * self.classes > self.dimension:
+            raise ValueError(
+                f"dimension: {self.samples_per_class * self.classes} orthonormal rows do not fit into "
+                f"{self.dimension} dimensions"
+            )
+        return self
+
+
+class Downloaded(ImageSection):
+    """A published data set in its published files."""
+
+    kind: Literal["mnist", "fashion-mnist", "cifar10", "cifar100"] = Field(description="Which data set.")
+    source: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        None, description="A local directory, or an http(s) address, that holds the published files."
+    )
+
+
+Dataset = Annotated[Digits | Orthonormal | Downloaded, Field(discriminator="kind")]
+
+# --- recipes ----------------------------------------------------------------------------------------------------
+
+
+class Mlp(Section):
+    """Fully connected layers with rectifiers; layers `hidden1`, `hidden2`, ..."""
+
+    kind: Literal["mlp"] = Field(description="Which architecture.")
+    widths: list[PositiveInt] = Field([64, 64], min_length=1, description="Width of each hidden layer.")
+    batch_norm: StrictBool = Field(False, description="Batch normalisation before each rectifier.")
+
+
+class Linear(Section):
+    """A deep linear network without biases; layers `linear1`, ... (the classifier's output is not one)."""
+
+    kind: Literal["linear"] = Field(description="Which architecture.")
+    depth: Annotated[int, Field(ge=2)] = Field(4, description="L: number of weight matrices, the classifier's too.")
+    width: PositiveInt = Field(64, description="Width of the hidden layers.")
+
+
+class Cnn(Section):
+    """Convolution, rectifier and 2 x 2 pooling, then one dense layer; layers `conv1`, ..., `hidden`."""
+
+    kind: Literal["cnn"] = Field(description="Which architecture.")
+    channels: list[PositiveInt] = Field([16, 32], min_length=1, description="Channels of each convolution.")
+    hidden: PositiveInt = Field(64, description="Width of the dense layer that the classifier reads.")
+    batch_norm: StrictBool = Field(True, description="Batch normalisation after each convolution.")
+
+
+class Autoencoder(Section):
+    """Strided convolutions down to a dense latent layer, and their mirror; layers `conv1`, ..., `latent`."""
+
+    kind: Literal["autoencoder"] = Field(description="Which architecture.")
+    channels: list[PositiveInt] = Field([16, 32], min_length=1, description="Channels of each convolution.")
+    latent: PositiveInt = Field(32, description="Width of the latent layer.")
+
+
+Model = Annotated[Mlp | Linear | Cnn | Autoencoder, Field(discriminator="kind")]
+
+
+class Init(Section):
+    """Where training starts."""
+
+    scheme: Literal["default", "orthogonal"] = Field(
+        "default", description="PyTorch's own initialisation, or orthogonal matrices."
+    )
+    scale: float = Field(1.0, gt=0, description="Factor on the orthogonal matrices.")
+
+    @model_validator(mode="after")
+    def _scale_is_used(self) -> Init:
+        if self.scheme == "default" and self.scale != 1.0:
+            raise ValueError("scale: only orthogonal initialisation takes a scale")
+        return self
+
+
+class Sgd(Section):
+    """Stochastic (or, with a full batch, plain) gradient descent."""
+
+    kind: Literal["sgd"] = Field(description="Which optimiser.")
+    learning_rate: float = Field(gt=0, description="Learning rate at the start.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Heavy-ball momentum.")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty.")
+
+
+class Adam(Section):
+    """Adam with PyTorch's moments."""
+
+    kind: Literal["adam"] = Field(description="Which optimiser.")
+    learning_rate: float = Field(1e-3, gt=0, description="Learning rate at the start.")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty.")
+
+
+Optimiser = Annotated[Sgd | Adam, Field(discriminator="kind")]
+
+
+class Schedule(Section):
+    """How long, in what batches, and which steps' weights are kept."""
+
+    epochs: PositiveInt = Field(description="Passes over the training split.")
+    batch_size: PositiveInt | None = Field(128, description="Samples a step; empty: the whole training split.")
+    learning_rate_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="How the learning rate changes."
+    )
+    final_fraction: float = Field(0.1, gt=0, le=1, description="cosine: share of the learning rate left at the end.")
+    stop_loss: float | None = Field(
+        None,
+        gt=0,
+        description="A seed whose training loss falls below this has converged and stops (full batch).",
+    )
+    keep_every: PositiveInt = Field(1, description="Weights are kept every so many epochs, and always first and last.")
+    keep_early: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [], description="Weights are also kept at these fractions of the first epoch."
+    )
+
+    @model_validator(mode="after")
+    def _stop_loss_needs_full_batch(self) -> Schedule:
+        if self.stop_loss is not None and self.batch_size is not None:
+            raise ValueError("stop_loss: needs the full batch (batch_size: null), where the loss is exact")
+        return self
+
+
+TRAINED = ("classify", "shuffled-labels", "reconstruct", "denoise")
+
+
+class Recipe(Section):
+    """What is trained."""
+
+    dataset: str = Field(description="A name under `datasets`.")
+    task: Literal["classify", "shuffled-labels", "reconstruct", "denoise", "untrained"] = Field(
+        "classify", description="What the network learns; `untrained` keeps its initialisation."
+    )
+    model: Model = Field(description="The architecture.")
+    init: Init = Field(default_factory=lambda: Init(), description="The initialisation.")
+    loss: Literal["cross-entropy", "mse"] | None = Field(
+        None,
+        description="Of the classifying tasks: cross-entropy (the default) or squared error to one-hot labels.",
+    )
+    output_scale: float = Field(1.0, gt=0, description="α: factor on the network's output.")
+    optimiser: Optimiser | None = Field(None, description="How the weights move; Adam by default.")
+    schedule: Schedule | None = Field(None, description="How long; needed by every trained task.")
+    noise: float | None = Field(
+        None, gt=0, description="denoise: standard deviation of the Gaussian noise on the scaled input."
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="Precision of training.")
+    threads: PositiveInt = Field(1, description="CPU threads of training: they change the last bits of the result.")
+    seeds: PositiveInt | list[Count] | None = Field(
+        None, description="How many seeds (0, 1, ...) or which; the study's if empty."
+    )
+    block: PositiveInt = Field(1, description="Seeds a job: small networks train the seeds of a block together.")
+    layers: list[str] | None = Field(None, description="Layers to dump; all of them if empty.")
+    feature_layer: str | None = Field(None, description="Layer whose P-vector is compared; the deepest if empty.")
+    pooling: Literal["average", "flatten"] = Field(
+        "average", description="How a convolutional layer becomes a row: average over space, or every entry."
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_distinct(cls, seeds: int | list[int] | None) -> int | list[int] | None:
+        if isinstance(seeds, list):
+            if not seeds:
+                raise ValueError("at least one seed is needed")
+            if len(set(seeds)) != len(seeds):
+                raise ValueError("a seed is named twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Recipe:
+        is_autoencoder = self.model.kind == "autoencoder"
+        if self.task in ("reconstruct", "denoise") and not is_autoencoder:
+            raise ValueError(f"model.kind: task {self.task} needs an autoencoder, not {self.model.kind}")
+        if self.task in ("classify", "shuffled-labels") and is_autoencoder:
+            raise ValueError(f"model.kind: an autoencoder has no classes to learn (task {self.task})")
+        if self.loss is not None and self.task not in ("classify", "shuffled-labels"):
+            raise ValueError(f"loss: task {self.task} has its own")
+        if (self.noise is not None) != (self.task == "denoise"):
+            raise ValueError("noise: needed by task denoise, and by no other")
+        if self.task == "untrained" and (self.schedule is not None or self.optimiser is not None):
+            raise ValueError("task: untrained takes neither schedule nor optimiser")
+        if self.task != "untrained" and self.schedule is None:
+            raise ValueError(f"schedule: task {self.task} needs one")
+        names = architectures.layer_names(self.model.model_dump())
+        for key, layers in (
+            ("layers", self.layers or []),
+            ("feature_layer", [self.feature_layer or names[-1]]),
+        ):
+            for layer in layers:
+                if layer not in names:
+                    raise ValueError(f"{key}: no layer {layer!r} in this {self.model.kind}{_allowed(layer, names)}")
+        if self.layers is not None:
+            if not self.layers:
+                raise ValueError("layers: at least one layer is needed")
+            if (self.feature_layer or names[-1]) not in self.layers:
+                raise ValueError(f"layers: the feature layer {self.feature_layer or names[-1]!r} must be among them")
+        return self
+
+
+# --- analysis ---------------------------------------------------------------------------------------------------
+
+
+class Spectra(Section):
+    """What is kept of each singular value decomposition."""
+
+    vectors: PositiveInt = Field(6, description="k: leading singular vectors kept, and searched for in `leading`.")
+    spectrum: Literal["whole", "leading"] = Field(
+        "whole", description="Every singular value, or only the k leading ones."
+    )
+
+
+class Measures(Section):
+    """How layers are measured."""
+
+    rank_energy: float = Field(
+        0.95,
+        gt=0,
+        lt=1,
+        description="Numerical rank: the singular values that carry this share of their sum.",
+    )
+
+
+class Angles(Section):
+    """How P-vectors are compared."""
+
+    permutations: PositiveInt = Field(199, description="Permutations of the samples in each null distribution.")
+    permutation_seed: Count = Field(0, description="Seed of the permutations.")
+
+
+class Analysis(Section):
+    """What is computed from the features."""
+
+    spectra: Spectra = Field(default_factory=lambda: Spectra(), description="Singular values and vectors.")
+    measures: Measures = Field(default_factory=lambda: Measures(), description="Compression, discrimination, rank.")
+    angles: Angles = Field(default_factory=lambda: Angles(), description="Angles between P-vectors.")
+
+
+class Study(Section):
+    """One study: everything that `results/<study>/` depends on."""
+
+    study: Name = Field(description="Name of the study, and of its folder under `results/`.")
+    title: str = Field("", description="Heading of the report; the study's name if empty.")
+    question: str = Field("", description="What the study asks, for the top of the report.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where tensors live: a free GPU if there is one, or always one of the two."
+    )
+    seeds: PositiveInt | list[Count] = Field(5, description="Seeds of every recipe that names none of its own.")
+    keep_features: StrictBool = Field(
+        True, description="Keep the feature stores; if false each is deleted once it has been analysed."
+    )
+    datasets: dict[Name, Dataset] = Field(min_length=1, description="Data sets, by a name of your choice.")
+    recipes: dict[Name, Recipe] = Field(min_length=1, description="Recipes, by a name of your choice.")
+    analysis: Analysis = Field(default_factory=lambda: Analysis(), description="Spectra, layer measures and angles.")
+    figures: list[Literal[FIGURES]] = Field(list(FIGURES), description="The figures of the report.")  # type: ignore[valid-type]
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_distinct(cls, seeds: int | list[int]) -> int | list[int]:
+        if isinstance(seeds, list) and (not seeds or len(set(seeds)) != len(seeds)):
+            raise ValueError("at least one seed is needed, and none twice")
+        return seeds
+
+    @field_validator("figures")
+    @classmethod
+    def _figures_are_distinct(cls, figures: list[str]) -> list[str]:
+        if len(set(figures)) != len(figures):
+            raise ValueError("a figure is named twice")
+        return figures
+
+    @model_validator(mode="after")
+    def _references_resolve(self) -> Study:
+        for name, recipe in self.recipes.items():
+            dataset = self.datasets.get(recipe.dataset)
+            if dataset is None:
+                raise ValueError(
+                    f"recipes.{name}.dataset: no data set {recipe.dataset!r}"
+                    f"{_allowed(recipe.dataset, list(self.datasets))}"
+                )
+            if dataset.kind == "orthonormal" and recipe.model.kind in ("cnn", "autoencoder"):
+                raise ValueError(f"recipes.{name}.model.kind: {recipe.model.kind} needs images, not orthonormal rows")
+        sources: dict[str, tuple[str, str | None]] = {}
+        for name, dataset in self.datasets.items():
+            if isinstance(dataset, Downloaded):
+                other = sources.setdefault(dataset.kind, (name, dataset.source))
+                if other[1] != dataset.source:
+                    raise ValueError(
+                        f"datasets.{name}.source: {dataset.kind} is retrieved once, and datasets.{other[0]} "
+                        "names another source"
+                    )
+        if "data" in self.recipes:
+            raise ValueError("recipes.data: the name stands for the data itself in every table; choose another")
+        return self
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _allowed(given: Any, names: list[str]) -> str:
+    """Say which names there are, the nearest first."""
+    close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (there are: {', '.join(names)})"
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    """List the sections named anywhere in a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in getattr(annotation, "__args__", ()) for section in _sections_in(part)]
+
+
+def _tags(section: type[Section]) -> tuple[str, ...]:
+    """Return the values of `kind` by which a section is chosen, if it is one of several."""
+    kind = section.model_fields.get("kind")
+    return kind.annotation.__args__ if kind is not None else ()  # type: ignore[union-attr]
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that are known in the section at a pydantic error location."""
+    sections: list[type[Section]] = [Study]
+    for part in location:
+        if len(sections) == 1 and str(part) in sections[0].model_fields:
+            sections = _sections_in(sections[0].model_fields[str(part)].annotation)
+        elif len(sections) > 1:
+            # the tag of a union's member; the name of a data set comes before it and decides nothing
+            sections = [section for section in sections if part in _tags(section)] or sections
+    return list(sections[0].model_fields) if len(sections) == 1 else []
+
+
+_TAGS = {tag for section in _sections_in(Dataset | Model | Optimiser) for tag in _tags(section)}
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """Write an error's location as a person would: without the tags that pydantic puts between a union's parts."""
+    parts: list[str] = []
+    for i, part in enumerate(location):
+        after_model = i > 0 and location[i - 1] in ("model", "optimiser")
+        after_dataset = i > 1 and location[i - 2] == "datasets"
+        if part in _TAGS and (after_model or after_dataset):
+            continue
+        if isinstance(part, str) and re.match(r"(constrained-)?(int|list)\b|list\[|\[key\]", part):
+            continue  # the members of `int | list[int]`, and a name that is itself wrong
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _is_other_member(error: Any) -> bool:
+    """Say whether an error is about the member of `int | list[int]` that was clearly not meant."""
+    member = str(error["loc"][-1]) if error["loc"] else ""
+    is_list = isinstance(error["input"], list)
+    return (member.startswith("list[") and not is_list) or (member in ("int", "constrained-int") and is_list)
+
+
+def _sentence(error: Any) -> str:
+    """Turn one pydantic error into: key, what was wrong, what is allowed."""
+    location, kind = error["loc"], error["type"]
+    key = _key(location)
+    given = error.get("input")
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key{_allowed(location[-1], _fields_at(location[:-1]))}"
+    if kind == "missing":
+        return f"{key}: is missing"
+    if kind == "union_tag_not_found":
+        union = {"model": Model, "optimiser": Optimiser}.get(str(location[-1]), Dataset)
+        names = [tag for section in _sections_in(union) for tag in _tags(section)]
+        return f"{key}.kind: is missing (there are: {', '.join(names)})"
+    if kind == "union_tag_invalid":
+        names = [tag.strip(" '") for tag in error["ctx"]["expected_tags"].split(",")]
+        return f"{key}.kind: unknown kind {error['ctx']['tag']!r}{_allowed(error['ctx']['tag'], names)}"
+    if kind == "literal_error":
+        names = [name.strip(" '") for name in re.split(r",| or ", error["ctx"]["expected"])]
+        return f"{key}: {given!r} is not allowed{_allowed(given, names)}"
+    if kind == "too_short":
+        return f"{key}: is empty, at least {error['ctx']['min_length']} is needed"
+    if kind == "string_pattern_mismatch":
+        return f"{key}: {given!r} is no name: small letters, digits, '-', '_' and '.', no blanks, no slashes"
+    if kind == "value_error":
+        message = str(error["ctx"]["error"])
+        # raised in a section, the message begins with a key of that section
+        glue = "." if re.match(r"[\w.-]+: ", message) and key else (": " if key else "")
+        return f"{key}{glue}{message}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{key}: should be a section with keys of its own, not {given!r}"
+    message = error["msg"]
+    shown = repr(given)
+    return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown}" if len(shown) < 60 else "")
+
+
+def parse_study(data: Any, filename: str = "study") -> Study:
+    """Check a study given as plain data.
+
+    Raises
+    ------
+    FeaturespaceError
+        One line: the file, the key, what was wrong, what is allowed. The first of several errors is shown in full.
+    """
+    if not isinstance(data, dict):
+        raise FeaturespaceError(f"{filename}: a study is a mapping of sections, not {type(data).__name__}")
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        # a mistyped key is also a missing one: the typo says more
+        errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        errors = [e for e in errors if not _is_other_member(e)] or errors
+        sentences = list(dict.fromkeys(_sentence(e) for e in errors))
+        more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
+        line = " ".join(sentences[0].split())
+        raise FeaturespaceError(f"{filename}: {line}{more}") from error
+
+
+def check_sources(study: Study, filename: str = "study") -> None:
+    """Check that the local sources a study names exist, before any job runs.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a `source` is neither a directory nor a web address.
+    """
+    for name, dataset in study.datasets.items():
+        if not isinstance(dataset, Downloaded) or dataset.source is None:
+            continue
+        if re.match(r"https?://", dataset.source):
+            continue
+        if not Path(dataset.source).expanduser().is_dir():
+            raise FeaturespaceError(
+                f"{filename}: datasets.{name}.source: no directory {dataset.source!r} (and no http:// or https:// "
+                f"address): it should hold the published files of {dataset.kind}"
+            )

@@ -1,0 +1,319 @@
+"""The networks, built from a recipe's `model` section and the shape of the data alone.
+
+Every parameter and every buffer has a leading axis of seeds: one network holds the S networks of a block that train
+together. Dense layers multiply all S at once; convolutional layers have S = 1, because a stacked convolution is no
+faster than its parts on a CPU, and their seeds go one after another through the same code. What is called a batch
+below is B samples for each seed.
+
+`forward` returns the prediction and the taps, by the names that `architectures.layer_names` gives.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from featurespace.errors import FeaturespaceError
+
+Taps = dict[str, Tensor]
+
+STACKED_KINDS = ("mlp", "linear")
+CONVOLUTIONAL_KINDS = ("cnn", "autoencoder")
+
+
+def stacks_of(model: Mapping[str, Any], seeds: Sequence[int]) -> list[list[int]]:
+    """Cut a block's seeds into those that share one network: all of them, or each its own."""
+    return [list(seeds)] if model["kind"] in STACKED_KINDS else [[seed] for seed in seeds]
+
+
+def scale_inputs(stored: Tensor, offset: float, scale: float, dtype: torch.dtype) -> Tensor:
+    """Turn stored samples into network inputs: (x - offset) / scale, with pixels (uint8) taken to [0, 1] first."""
+    values = stored.to(dtype)
+    if stored.dtype == torch.uint8:
+        values = values / 255
+    return (values - offset) / scale
+
+
+# --- layers -----------------------------------------------------------------------------------------------------
+
+
+class Layer(nn.Module):
+    """S affine maps: `weight` (S, out, in, ...) and, if any, `bias` (S, out or in)."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, weight_shape: Sequence[int], n_bias: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(*weight_shape, **options))
+        self.bias = nn.Parameter(torch.empty(weight_shape[0], n_bias, **options)) if n_bias else None
+
+
+class Dense(Layer):
+    """(S, B, n_in) -> (S, B, n_out)."""
+
+    def __init__(self, n_seeds: int, n_in: int, n_out: int, options: dict[str, Any], bias: bool = True) -> None:
+        super().__init__((n_seeds, n_out, n_in), n_out if bias else 0, options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.transpose(1, 2)
+        return torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias[:, None, :], x, weight)
+
+
+class Convolution(Layer):
+    """3 x 3, padded: (1, B, c_in, h, w) -> (1, B, c_out, ceil(h / stride), ceil(w / stride))."""
+
+    def __init__(self, c_in: int, c_out: int, options: dict[str, Any], stride: int = 1, bias: bool = True) -> None:
+        super().__init__((1, c_out, c_in, 3, 3), c_out if bias else 0, options)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias[0]
+        return F.conv2d(x[0], self.weight[0], bias, stride=self.stride, padding=1)[None]
+
+
+class TransposedConvolution(Layer):
+    """The mirror of a stride-2 convolution: (1, B, c_in, h, w) -> (1, B, c_out, *size)."""
+
+    def __init__(self, c_in: int, c_out: int, size: tuple[int, int], options: dict[str, Any]) -> None:
+        super().__init__((1, c_in, c_out, 3, 3), c_out, options)
+        # 2 h - 1 rows come out without padding: an even height needs one more
+        self.output_padding = (1 - size[0] % 2, 1 - size[1] % 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        return F.conv_transpose2d(
+            x[0], self.weight[0], self.bias[0], stride=2, padding=1, output_padding=self.output_padding
+        )[None]
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with each seed's own statistics: (S, B, d), or (1, B, c, h, w) over B, h and w.
+
+    What comes before has no bias: it would cancel here, its gradient be rounding noise, and Adam amplify that.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, n_seeds: int, n_features: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_seeds, n_features, **options))
+        self.bias = nn.Parameter(torch.zeros(n_seeds, n_features, **options))
+        self.register_buffer("running_mean", torch.zeros(n_seeds, n_features, **options))
+        self.register_buffer("running_var", torch.ones(n_seeds, n_features, **options))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # the S sets of features are channels side by side: (B, S d) or (B, c, h, w)
+        channels = x[0] if x.ndim == 5 else x.transpose(0, 1).flatten(1)
+        normalised = F.batch_norm(
+            channels,
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+            self.weight.view(-1),
+            self.bias.view(-1),
+            training=self.training,
+        )
+        return normalised[None] if x.ndim == 5 else normalised.unflatten(1, x.shape[::2]).transpose(0, 1)
+
+
+# --- networks ---------------------------------------------------------------------------------------------------
+
+
+class Network(nn.ModuleDict):
+    """Layers by name, in order of depth, for S seeds. `forward`: (S, B, *input shape) -> prediction, taps."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
+        raise NotImplementedError
+
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters each seed's network has."""
+        return sum(parameter[0].numel() for parameter in self.parameters())
+
+
+class Mlp(Network):
+    """Dense layers with rectifiers, normalised before the rectifier if wanted; a dense output."""
+
+    def __init__(self, n_seeds: int, n_in: int, model: Mapping[str, Any], n_out: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.n_hidden = len(model["widths"])
+        for i, width in enumerate(model["widths"], start=1):
+            self[f"hidden{i}"] = Dense(n_seeds, n_in, width, options, bias=not model["batch_norm"])
+            if model["batch_norm"]:
+                self[f"norm{i}"] = BatchNorm(n_seeds, width, options)
+            n_in = width
+        self["output"] = Dense(n_seeds, n_in, n_out, options)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
+        taps = {}
+        h = x.flatten(2)  # (S, B, d)
+        for i in range(1, self.n_hidden + 1):
+            h = self[f"hidden{i}"](h)
+            if f"norm{i}" in self:
+                h = self[f"norm{i}"](h)
+            taps[f"hidden{i}"] = h = F.relu(h)
+        return self["output"](h), taps
+
+
+class DeepLinear(Network):
+    """W_L ... W_1 x without biases; the output layer W_L is not tapped."""
+
+    def __init__(self, n_seeds: int, n_in: int, model: Mapping[str, Any], n_out: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.n_hidden = model["depth"] - 1
+        for i in range(1, self.n_hidden + 1):
+            self[f"linear{i}"] = Dense(n_seeds, n_in, model["width"], options, bias=False)
+            n_in = model["width"]
+        self["output"] = Dense(n_seeds, n_in, n_out, options, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
+        taps = {}
+        h = x.flatten(2)  # (S, B, d)
+        for i in range(1, self.n_hidden + 1):
+            taps[f"linear{i}"] = h = self[f"linear{i}"](h)
+        return self["output"](h), taps
+
+
+class Cnn(Network):
+    """Convolution, normalisation if wanted, rectifier, 2 x 2 maximum; a dense layer with a rectifier; the output."""
+
+    def __init__(
+        self, input_shape: Sequence[int], model: Mapping[str, Any], n_out: int, options: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        c, height, width = input_shape
+        self.n_convolutions = len(model["channels"])
+        for i, channels in enumerate(model["channels"], start=1):
+            self[f"conv{i}"] = Convolution(c, channels, options, bias=not model["batch_norm"])
+            if model["batch_norm"]:
+                self[f"norm{i}"] = BatchNorm(1, channels, options)
+            c, height, width = channels, height // 2, width // 2
+        if height == 0 or width == 0:
+            raise FeaturespaceError(
+                f"a cnn with {self.n_convolutions} layers halves images of {input_shape[1]} x {input_shape[2]} pixels "
+                "to nothing; give model.channels fewer entries"
+            )
+        self["hidden"] = Dense(1, c * height * width, model["hidden"], options)
+        self["output"] = Dense(1, model["hidden"], n_out, options)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
+        taps = {}
+        h = x  # (1, B, c, h, w)
+        for i in range(1, self.n_convolutions + 1):
+            h = self[f"conv{i}"](h)
+            if f"norm{i}" in self:
+                h = self[f"norm{i}"](h)
+            taps[f"conv{i}"] = h = F.max_pool2d(F.relu(h)[0], 2)[None]
+        taps["hidden"] = h = F.relu(self["hidden"](h.flatten(2)))  # (1, B, hidden)
+        return self["output"](h), taps
+
+
+class Autoencoder(Network):
+    """Stride-2 convolutions with rectifiers, a dense latent layer without one, and the mirror of both.
+
+    The last layer has no rectifier: it must reach the input's whole range, standardised inputs included.
+    """
+
+    def __init__(self, input_shape: Sequence[int], model: Mapping[str, Any], options: dict[str, Any]) -> None:
+        super().__init__()
+        channels = [input_shape[0], *model["channels"]]
+        sizes = [(input_shape[1], input_shape[2])]
+        for i in range(1, len(channels)):
+            self[f"conv{i}"] = Convolution(channels[i - 1], channels[i], options, stride=2)
+            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        self.n_convolutions = len(model["channels"])
+        self.encoded_shape = (channels[-1], *sizes[-1])
+        n_encoded = channels[-1] * sizes[-1][0] * sizes[-1][1]
+        self["latent"] = Dense(1, n_encoded, model["latent"], options)
+        self["unfold"] = Dense(1, model["latent"], n_encoded, options)
+        for i in range(self.n_convolutions, 0, -1):
+            self[f"deconv{i}"] = TransposedConvolution(channels[i], channels[i - 1], sizes[i - 1], options)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
+        taps = {}
+        h = x  # (1, B, c, h, w)
+        for i in range(1, self.n_convolutions + 1):
+            taps[f"conv{i}"] = h = F.relu(self[f"conv{i}"](h))
+        taps["latent"] = h = self["latent"](h.flatten(2))  # (1, B, latent)
+        h = self["unfold"](h).unflatten(2, self.encoded_shape)
+        for i in range(self.n_convolutions, 0, -1):
+            h = self[f"deconv{i}"](F.relu(h))
+        return h, taps
+
+
+def build_network(
+    model: Mapping[str, Any],
+    input_shape: Sequence[int],
+    n_classes: int,
+    n_seeds: int,
+    dtype: torch.dtype = torch.float32,
+) -> Network:
+    """Build S networks as one, with parameters not yet set.
+
+    Parameters
+    ----------
+    model
+        The model section of a recipe, as plain data.
+    input_shape
+        (channels, height, width), or (n_features,).
+    n_seeds
+        S; 1 for convolutional networks.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a convolutional network is given rows, or images too small for it.
+    """
+    options = {"dtype": dtype}
+    kind = model["kind"]
+    if kind in CONVOLUTIONAL_KINDS:
+        assert n_seeds == 1, "the seeds of a convolutional network go one after another"
+        if len(input_shape) != 3:
+            raise FeaturespaceError(f"model.kind: {kind} needs images, not rows of {input_shape[0]} numbers")
+    n_in = 1
+    for size in input_shape:
+        n_in *= size
+    match kind:
+        case "mlp":
+            return Mlp(n_seeds, n_in, model, n_classes, options)
+        case "linear":
+            return DeepLinear(n_seeds, n_in, model, n_classes, options)
+        case "cnn":
+            return Cnn(input_shape, model, n_classes, options)
+        case "autoencoder":
+            return Autoencoder(input_shape, model, options)
+        case _:
+            raise FeaturespaceError(f"unknown architecture: {kind!r}")
+
+
+@torch.no_grad()
+def initialise(network: Network, scheme: str, scale: float, generators: Sequence[torch.Generator]) -> None:
+    """Draw each seed's parameters, in place, from its own generator, layer by layer: S seeds draw what one would.
+
+    Parameters
+    ----------
+    scheme
+        `default`: PyTorch's for linear and convolutional layers, weights and biases uniform in ±1/sqrt(fan-in).
+        `orthogonal`: `scale` times a random matrix with orthonormal rows or columns (of (out, everything else) for a
+        convolution), biases zero.
+    generators
+        One a seed, on the CPU, so that the draw does not depend on the device.
+    """
+    layers = [layer for layer in network.values() if isinstance(layer, Layer)]
+    for s, generator in enumerate(generators):
+        for layer in layers:
+            weight = torch.empty(layer.weight.shape[1:], dtype=layer.weight.dtype)
+            bias = None if layer.bias is None else torch.zeros(layer.bias.shape[1:], dtype=layer.bias.dtype)
+            if scheme == "orthogonal":
+                nn.init.orthogonal_(weight, gain=scale, generator=generator)
+            else:
+                bound = weight[0].numel() ** -0.5
+                weight.uniform_(-bound, bound, generator=generator)
+                if bias is not None:
+                    bias.uniform_(-bound, bound, generator=generator)
+            layer.weight[s].copy_(weight)
+            if bias is not None and layer.bias is not None:
+                layer.bias[s].copy_(bias)

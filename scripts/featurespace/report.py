@@ -1,0 +1,427 @@
+"""The report: one HTML file that needs no network and reads from the question down to how to run it again.
+
+Every number in it is computed from the tables behind the figures; nothing is judged here beyond what they say.
+"""
+
+import base64
+import importlib.metadata
+import io
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from docutils.core import publish_parts
+from docutils.utils import SystemMessage
+from markupsafe import Markup
+
+from featurespace.errors import FeaturespaceError
+from featurespace.figures.series import CONTROLS, datasets_of
+from featurespace.tables import is_false
+
+TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "zarr", "xarray", "matplotlib", "snakemake")
+CENTRINGS = ("raw", "centred")
+# What a figure shows in a few words, for those who cannot see it; its caption says the rest.
+ALTERNATIVES = {
+    "angle_dynamics": "Line plots of the P-vector's angle to four references against epoch, raw beside centred.",
+    "angle_matrix": "Heat maps of the angle between the P-vectors of every two recipes, and of their correlation.",
+    "spectra": "Line plots of singular values by component, and of the first one's share against epoch.",
+    "layers": "Plots of compression and discrimination against the depth of a layer, with fitted lines.",
+    "training": "Line plots of loss and accuracy against epoch.",
+}
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """One figure of the report."""
+
+    name: str
+    image: str  # data URI
+    alternative: str
+    caption: Markup
+    csv: str  # path as the user gives it to Snakemake
+    csv_link: str  # the same, relative to the report
+    png_link: str
+    command: str
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def caption_html(text: str) -> Markup:
+    """Turn a caption in reStructuredText into HTML.
+
+    Raises
+    ------
+    FeaturespaceError
+        If the text has a mistake in it, or brings in raw HTML or another file.
+    """
+    settings = {
+        "raw_enabled": False,
+        "file_insertion_enabled": False,
+        "_disable_config": True,
+        "halt_level": 2,
+        "warning_stream": io.StringIO(),
+        "initial_header_level": 4,
+    }
+    try:
+        return Markup(publish_parts(text, writer="html5", settings_overrides=settings)["body"])
+    except SystemMessage as error:
+        raise FeaturespaceError(f"a caption under report/ is no sound reStructuredText: {error}") from error
+
+
+def image_uri(svg: bytes) -> str:
+    """Return an SVG file as a data URI."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+
+def versions() -> dict[str, str]:
+    """Return what the study ran on: Python, the packages that decide numbers, and the machine's kind."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    found["platform"] = platform.platform()
+    found["cores"] = str(os.cpu_count())
+    return found
+
+
+def timings(folder: Path) -> list[dict[str, Any]]:
+    """Sum up Snakemake's benchmark files by rule.
+
+    Parameters
+    ----------
+    folder
+        Holds `<rule>.tsv` and `<rule>/**/<job>.tsv`, each with the columns `s` (wall time) and `max_rss` (MiB). It
+        may be missing, and a file that cannot be read, which a running job may be writing, is passed over.
+
+    Returns
+    -------
+    list of dict
+        rule, n_jobs, total_s, longest_s, peak_mib (NaN if not measured); the longest total first.
+    """
+    rows = []
+    for path in sorted(folder.rglob("*.tsv")):
+        try:
+            frame = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+            seconds = pd.to_numeric(frame["s"], errors="coerce")
+            memory = pd.to_numeric(frame["max_rss"], errors="coerce")
+        except (OSError, ValueError, KeyError):
+            continue
+        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        rows.append({"rule": rule, "s": seconds.sum(), "mib": memory.max()})
+    if not rows:
+        return []
+    groups = pd.DataFrame(rows).groupby("rule")
+    summary = groups.agg(n_jobs=("s", "size"), total_s=("s", "sum"), longest_s=("s", "max"), peak_mib=("mib", "max"))
+    ordered = summary.reset_index().sort_values(["total_s", "rule"], ascending=[False, True])
+    return [{str(key): value for key, value in row.items()} for row in ordered.to_dict("records")]
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def _trained(recipes: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Name the recipes that are trained on a task of the data: all but the controls."""
+    return {recipe["name"] for recipe in recipes if recipe["task"] not in CONTROLS}
+
+
+def _spread(rows: pd.DataFrame) -> dict[str, float] | None:
+    """Return the mean and the extremes of angles over recipes, or pairs of them, and the mean of their null."""
+    rows = rows.dropna(subset=["angle_deg"])
+    if rows.empty:
+        return None
+    angles = rows["angle_deg"]
+    null = float(rows["null_mean_deg"].mean())
+    return {"mean": float(angles.mean()), "low": float(angles.min()), "high": float(angles.max()), "null": null}
+
+
+def angle_summary(
+    dynamics: pd.DataFrame | None, matrix: pd.DataFrame | None, recipes: Sequence[Mapping[str, Any]], dataset: str
+) -> list[dict[str, Any]]:
+    """Compare what the P-vector claims rest on with its controls, for one data set.
+
+    Parameters
+    ----------
+    dynamics, matrix
+        The tables behind the figures `angle_dynamics` and `angle_matrix`; None if the study has them not.
+    recipes
+        The study's recipes in order.
+    dataset
+        A data set's name.
+
+    Returns
+    -------
+    list of dict
+        A row a comparison that the study allows: key, name, raw and centred (mean, low, high, null in degrees; None if
+        unknown), correlation of the raw vectors' entries (None where it is no mean over pairs).
+    """
+    trained = _trained(recipes)
+    tasks = {recipe["name"]: recipe["task"] for recipe in recipes}
+    chosen: list[tuple[str, str, pd.DataFrame]] = []
+    if dynamics is not None:
+        own = dynamics[(dynamics["dataset"] == dataset) & (dynamics["reference"] == "own")]
+        own = own[own["recipe"].isin(trained)]
+        first = own[own["step"] == own.groupby(["recipe", "centring"])["step"].transform("min")]
+        chosen.append(("start", "First kept step to the run's own last step", first))
+    if matrix is not None:
+        pairs = matrix[matrix["dataset"] == dataset]
+        a, b = pairs["recipe_a"], pairs["recipe_b"]
+        task_a, task_b = a.map(tasks), b.map(tasks)
+        both = a.isin(trained) & b.isin(trained)
+        shuffled = (task_a == "shuffled-labels") ^ (task_b == "shuffled-labels")
+        chosen += [
+            ("seeds", "Two seeds of a trained recipe", pairs[both & (a == b)]),
+            ("recipes", "Two different trained recipes", pairs[both & (a != b)]),
+            ("data", "The data and a trained recipe", pairs[(a == "data") & b.isin(trained)]),
+            (
+                "shuffled",
+                "A recipe on shuffled labels and a trained one",
+                pairs[shuffled & (a.isin(trained) | b.isin(trained))],
+            ),
+            ("untrained", "Two untrained networks", pairs[(task_a == "untrained") & (task_b == "untrained")]),
+        ]
+    rows = []
+    for key, name, table in chosen:
+        raw, centred = (_spread(table[table["centring"] == centring]) for centring in CENTRINGS)
+        if raw is None and centred is None:
+            continue
+        correlation = None
+        if "correlation" in table:
+            mean = float(table.loc[table["centring"] == "raw", "correlation"].mean())
+            correlation = None if np.isnan(mean) else mean
+        rows.append({"key": key, "name": name, "raw": raw, "centred": centred, "correlation": correlation})
+    return rows
+
+
+def degrees(value: float) -> str:
+    """Write an angle as the report does."""
+    return f"{value:.0f}°" if value >= 20 else f"{value:.1f}°"
+
+
+def _both(row: Mapping[str, Any]) -> str:
+    """Write an angle raw and centred, each with its null."""
+    texts = []
+    for centring in CENTRINGS:
+        spread = row[centring]
+        if spread is not None:
+            null = "" if np.isnan(spread["null"]) else f" (permutation null {degrees(spread['null'])})"
+            texts.append(f"{degrees(spread['mean'])} {centring}{null}")
+    return " and ".join(texts)
+
+
+def answers(
+    tables: Mapping[str, pd.DataFrame], runs: pd.DataFrame, recipes: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Say in a few sentences what was found, a list for each data set.
+
+    Parameters
+    ----------
+    tables
+        The tables behind the figures, by the figure's name; any may be missing.
+    runs
+        `runs.csv`.
+    recipes
+        The study's recipes in order.
+
+    Returns
+    -------
+    list of dict
+        dataset, sentences (list of str) and angles (see `angle_summary`).
+    """
+    found = []
+    for dataset in datasets_of(recipes, [recipe["dataset"] for recipe in recipes]):
+        angles = angle_summary(tables.get("angle_dynamics"), tables.get("angle_matrix"), recipes, dataset)
+        rows = {row["key"]: row for row in angles}
+        sentences = []
+        if "start" in rows:
+            sentences.append(
+                f"At the first kept step the P-vector is on average {_both(rows['start'])} from where the run ends."
+            )
+        if "recipes" in rows:
+            against = f"; two untrained networks are at {_both(rows['untrained'])}" if "untrained" in rows else ""
+            sentences.append(f"Two different trained recipes end on average {_both(rows['recipes'])} apart{against}.")
+        elif "seeds" in rows:
+            sentences.append(f"Two seeds of a recipe end on average {_both(rows['seeds'])} apart.")
+        if "layers" in tables:
+            sentences += _layer_sentences(tables["layers"], recipes, dataset)
+        sentences += _run_sentences(runs, recipes, dataset)
+        found.append({"dataset": dataset, "sentences": sentences, "angles": angles})
+    return found
+
+
+def _layer_sentences(layers: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
+    """Say how C changes from layer to layer, in the recipes where it does so most and least."""
+    rows = layers[(layers["dataset"] == dataset) & layers["recipe"].isin(_trained(recipes))]
+    fits = rows[(rows["measure"] == "compression")].dropna(subset=["slope"]).drop_duplicates("recipe")
+    if fits.empty:
+        return []
+
+    def text(row: Any) -> str:
+        change = np.exp(abs(row.slope))
+        verb = "falls" if row.slope < 0 else "rises"
+        quality = "" if np.isnan(row.r_squared) else f", R² {np.floor(row.r_squared * 1e3) / 1e3:.3f}"
+        return f"{verb} {change:.3g}-fold ({row.recipe}{quality})"
+
+    ordered = list(fits.sort_values("slope").itertuples())
+    if len(ordered) == 1:
+        return [f"From a layer to the next, compression C {text(ordered[0])}."]
+    most, least = text(ordered[0]), text(ordered[-1])
+    return [f"From a layer to the next, compression C {most} in the steepest recipe and {least} in the flattest."]
+
+
+def _run_sentences(runs: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
+    """Say how well the best and the worst recipe learned their tasks."""
+    sentences = []
+    rows = runs[(runs["dataset"] == dataset) & runs["recipe"].isin(_trained(recipes))]
+    means = rows.groupby("recipe")[["test_accuracy", "train_accuracy", "relative_loss"]].mean()
+    for column, kind in (("test_accuracy", "Test"), ("train_accuracy", "Training")):
+        known = means[column].dropna().sort_values(kind="stable")
+        if len(known) > 1:
+            low, high = f"{known.iloc[0]:.1%} ({known.index[0]})", f"{known.iloc[-1]:.1%} ({known.index[-1]})"
+            sentences.append(f"{kind} accuracy is between {low} and {high}, means over seeds.")
+        elif len(known) == 1:
+            sentences.append(f"{kind} accuracy is {known.iloc[0]:.1%} ({known.index[0]}), mean over seeds.")
+        if len(known):
+            break
+    ratio = means["relative_loss"].dropna().sort_values(kind="stable")
+    if len(ratio):
+        listed = ", ".join(f"{value:.3f} ({name})" for name, value in ratio.items())
+        sentences.append(f"Reconstruction loss over that of the mean training image: {listed}.")
+    failed = runs[(runs["dataset"] == dataset) & is_false(runs["converged"])]
+    if len(failed):
+        names = ", ".join(dict.fromkeys(failed["recipe"]))
+        sentences.append(f"{len(failed)} run(s) did not reach the loss at which they were to stop: {names}.")
+    return sentences
+
+
+# --- the run table ----------------------------------------------------------------------------------------------------
+
+
+def _mean_sd(values: pd.Series, scale: float, form: str) -> tuple[str, str]:
+    """Write a mean, and its standard deviation over seeds where there are several; a dash if nothing is known."""
+    known = values.dropna() * scale
+    if known.empty:
+        return "–", ""
+    sd_form = form if form.endswith("f") else ".2g"
+    return format(known.mean(), form), f"± {format(known.std(ddof=1), sd_form)}" if len(known) > 1 else ""
+
+
+RUN_COLUMNS = (
+    # heading, column, factor, format
+    ("Training loss", "train_loss", 1.0, ".3g"),
+    ("Test loss", "test_loss", 1.0, ".3g"),
+    ("Training accuracy (%)", "train_accuracy", 100.0, ".1f"),
+    ("Test accuracy (%)", "test_accuracy", 100.0, ".1f"),
+    ("Relative loss", "relative_loss", 1.0, ".3f"),
+)
+
+
+def run_rows(runs: pd.DataFrame) -> dict[str, Any]:
+    """Prepare the run table: one row a recipe, and one a run beneath.
+
+    Returns
+    -------
+    dict
+        headings (list of str), recipes (rows of pairs: text, and what stands beneath it) and seeds (rows of text).
+        Columns that no run has are left out.
+    """
+    shown = [column for column in RUN_COLUMNS if runs[column[1]].notna().any()]
+    stops = runs["converged"].notna().any()
+    headings = [heading for heading, *_ in shown] + (["Converged"] if stops else [])
+    recipes, seeds = [], []
+    for name, group in runs.groupby("recipe", sort=False):
+        facts = [str(group[column].iloc[0]) for column in ("dataset", "task", "model")]
+        n_parameters = f"{int(group['n_parameters'].iloc[0]):,}".replace(",", "\u202f")
+        low, high = group["epochs"].min(), group["epochs"].max()
+        epochs = f"{low:g}" if low == high else f"{low:g}–{high:g}"
+        values = [_mean_sd(group[column], factor, form) for _, column, factor, form in shown]
+        known = group["converged"].notna()
+        reached = int((known & ~is_false(group["converged"])).sum())
+        values += [(f"{reached} of {int(known.sum())}" if known.any() else "–", "")] if stops else []
+        texts = [str(name), *facts, str(len(group)), n_parameters, epochs]
+        recipes.append([*((text, "") for text in texts), *values])
+        for _, run in group.iterrows():
+            one = [
+                "–" if pd.isna(run[column]) else format(run[column] * factor, form) for _, column, factor, form in shown
+            ]
+            if stops:
+                converged = run["converged"]
+                one.append("–" if pd.isna(converged) else "no" if str(converged) == "False" else "yes")
+            seeds.append([str(name), str(run["seed"]), str(run["steps"]), f"{run['epochs']:g}", *one])
+    return {"headings": headings, "recipes": recipes, "seeds": seeds}
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def _duration(seconds: float) -> str:
+    """Write a time for a reader."""
+    if pd.isna(seconds):
+        return "–"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def write_html(
+    spec: Mapping[str, Any],
+    figures: Sequence[FigureEntry],
+    tables: Mapping[str, pd.DataFrame],
+    runs: pd.DataFrame,
+    study_yaml: str,
+    times: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, str],
+    results: str,
+) -> str:
+    """Fill in the template.
+
+    Parameters
+    ----------
+    spec
+        study, title, question, recipes (name, dataset, task) and command: how Snakemake is called for this study.
+    figures, tables
+        The figures in their order, and the tables behind them by name.
+    runs
+        `runs.csv`.
+    study_yaml
+        The study as it was understood.
+    times, environment
+        See `timings` and `versions`.
+    results
+        Path of the study's results, as the user gives it to Snakemake.
+
+    Returns
+    -------
+    str
+        A whole HTML document that refers to nothing outside itself but by links to files beside it.
+    """
+    environment_ = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment_.filters["degrees"] = degrees
+    environment_.filters["duration"] = _duration
+    template = environment_.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        spec=spec,
+        command=spec["command"],
+        figures=figures,
+        answers=answers(tables, runs, spec["recipes"]),
+        runs=run_rows(runs),
+        n_runs=len(runs),
+        study_yaml=study_yaml,
+        timings=times,
+        total_s=sum(row["total_s"] for row in times),
+        versions=environment,
+        results=results,
+    )

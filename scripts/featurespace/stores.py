@@ -1,0 +1,752 @@
+"""Zarr stores that are whole or absent, and whose damage is found before it is computed with.
+
+Every store is Zarr v3, consolidated, uncompressed with the crc32c codec, and opens silently with `xr.open_zarr(path)`.
+It is made as a draft beside its place and renamed into it. The file `checksums.json` in its root lists every other
+file with its size and the CRC-32C of its content (of a chunk: of its data, the same four bytes that the codec appends).
+That is what makes damage cheap to find: opening compares names and sizes, reading a chunk compares its bytes with the
+codec's checksum, which finds a flipped bit, and with the listed one, which finds an intact chunk of another store.
+The digest file outside the store holds the SHA-256 of that list, which ties the two together, and of everything, which
+`verify_digest` recomputes.
+
+Files whose names begin with a dot are nobody's: Snakemake keeps a timestamp inside a directory that is an output.
+"""
+
+import asyncio
+import ctypes
+import hashlib
+import itertools
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import socket
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import google_crc32c
+import numpy as np
+
+from featurespace.errors import FeaturespaceError
+from featurespace.files import full_disk_named, write_json, write_text_atomically
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+
+FORMAT = 1  # of the layout of a store; attribute `featurespace_format` of its root
+CHECKSUMS = "checksums.json"
+CHUNK_BYTES = 32 * 2**20
+
+_CRC_BYTES = 4  # what the crc32c codec appends to a chunk
+
+StrPath = str | os.PathLike[str]
+
+logger = logging.getLogger(__name__)
+
+
+def sample_hash(sample_ids: np.ndarray) -> str:
+    """Return the SHA-256, in hex, of sample ids (n_samples,) as little-endian int64: order matters."""
+    return hashlib.sha256(np.ascontiguousarray(sample_ids, dtype="<i8").tobytes()).hexdigest()
+
+
+def require_same_samples(a_hash: str, b_hash: str, a_name: str, b_name: str) -> None:
+    """Refuse to compare two stores whose rows are not the same samples in the same order.
+
+    Raises
+    ------
+    FeaturespaceError
+        If the hashes differ.
+    """
+    if a_hash != b_hash:
+        raise FeaturespaceError(
+            f"{a_name} and {b_name} hold different samples (hashes {a_hash[:12]} and {b_hash[:12]}) and cannot be"
+            " compared; make both from the same data set and sample set"
+        )
+
+
+# --- drafts ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def store_draft(path: StrPath) -> Iterator[Path]:
+    """Make a store, or a plain directory, that appears at `path` only when it is whole.
+
+    The body fills the directory it is given. Then metadata is consolidated, every expected chunk of every array is
+    looked for, `checksums.json` is written, and the draft, safely on the disk, is renamed to `path`; what was
+    there goes away entirely. If the body fails, the draft is removed and `path` stays as it was. Drafts that killed
+    processes have left of the same store are cleared first.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a chunk was never written, or the disk is full.
+    """
+    path = Path(path)
+    _clear_drafts(path)
+    draft = path.with_name(f"{path.name}.draft-{_this_process()}")
+    replaced = draft.with_name(draft.name + "-replaced")
+    try:
+        with full_disk_named(path):
+            draft.mkdir(parents=True)
+            yield draft
+            _finish(draft, path)
+            _sync(draft)
+        if path.exists():
+            path.rename(replaced)
+        draft.rename(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _this_process() -> str:
+    pid = os.getpid()
+    # Without /proc (macOS) every draft counts as a dead one's, and Snakemake's own lock has to suffice.
+    return f"{socket.gethostname()}-{pid}-{_start_of(pid) or 0}"
+
+
+def _start_of(pid: int) -> str | None:
+    """Say when a process began, in clock ticks since the machine did; None if it is no more.
+
+    A pid alone may have been given to another process since.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else fields[18]
+
+
+def _clear_drafts(path: Path) -> None:
+    for draft in path.parent.glob(f"{path.name}.draft-*"):
+        owner = re.fullmatch(r"(.+)-(\d+)-(\d+)(-replaced)?", draft.name.removeprefix(f"{path.name}.draft-"))
+        if owner is None:
+            continue
+        if owner[1] != socket.gethostname():
+            logger.warning("%s was left by a job on %s; if that has ended, delete it", draft, owner[1])
+        elif _start_of(int(owner[2])) != owner[3]:
+            logger.info("clearing %s, whose writer has died", draft)
+            shutil.rmtree(draft)
+
+
+def _finish(draft: Path, path: Path) -> None:
+    """Consolidate a draft, check that it is complete, and list its files."""
+    arrays: dict[str, Any] = {}
+    if any(draft.rglob("zarr.json")):
+        import zarr
+
+        _root(draft, {})
+        with warnings.catch_warnings():
+            # Consolidated metadata is an extension of Zarr v3 that all readers this project serves know.
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(str(draft))
+        metadata = json.loads((draft / "zarr.json").read_bytes())
+        # Zarr lists the nodes in the order in which the file system happens to give them.
+        nodes = metadata["consolidated_metadata"]["metadata"]
+        metadata["consolidated_metadata"]["metadata"] = dict(sorted(nodes.items()))
+        write_json(draft / "zarr.json", metadata)
+        arrays = _arrays(metadata)
+    found = _list_files(draft)
+    chunks = {key for name, array in arrays.items() for key in _chunk_keys(name, array)}
+    if missing := sorted(chunks - found.keys()):
+        raise FeaturespaceError(
+            f"{path} would be incomplete: {len(missing)} of {len(chunks)} chunks were never written,"
+            f" the first of them {missing[0]}"
+        )
+    files = {}
+    for key, n_bytes in sorted(found.items()):
+        with (draft / key).open("rb") as file:
+            if key in chunks:
+                file.seek(-_CRC_BYTES, os.SEEK_END)
+                crc = int.from_bytes(file.read(), "little")
+            else:
+                crc = google_crc32c.value(file.read())
+        files[key] = [n_bytes, crc]
+    checksums = {"featurespace_format": FORMAT, "files": files}
+    write_text_atomically(draft / CHECKSUMS, json.dumps(checksums, separators=(",", ":")))
+
+
+def _sync(directory: Path) -> None:
+    """Wait until the file system that holds a directory has everything on the disk.
+
+    One call, where an fsync for each of 100,000 chunks would take minutes.
+    """
+    if sys.platform != "linux":
+        os.sync()
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), os.fspath(directory))
+    finally:
+        os.close(descriptor)
+
+
+# --- digests --------------------------------------------------------------------------------------
+
+
+def write_digest(store: StrPath, digest_path: StrPath, **facts: Any) -> str:
+    """Write the digest file of a finished store: what its consumers depend on.
+
+    It holds `digest` (SHA-256 over the names and bytes of all files), `n_files`, `n_bytes`, `checksums` (SHA-256 of
+    the store's list of files) and the facts, which must be plain data and the same in every repetition.
+
+    Returns
+    -------
+    str
+        The digest.
+    """
+    store = Path(store)
+    files = _list_files(store)
+    digest = _digest(store, files)
+    write_json(
+        digest_path,
+        {
+            "digest": digest,
+            "n_files": len(files),
+            "n_bytes": sum(files.values()),
+            "checksums": _checksums_hash(store),
+            **facts,
+        },
+    )
+    return digest
+
+
+def read_digest(digest_path: StrPath) -> dict[str, Any]:
+    """Read a digest file.
+
+    Raises
+    ------
+    FeaturespaceError
+        If it is missing or not a digest file.
+    """
+    try:
+        content = json.loads(Path(digest_path).read_bytes())
+        content["digest"], content["checksums"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FeaturespaceError(
+            f"{os.fspath(digest_path)} is not a readable digest file; {_mend(digest_path)}"
+        ) from error
+    return content
+
+
+def verify_digest(store: StrPath, digest_path: StrPath) -> None:
+    """Read every byte of a store and compare it with its digest file.
+
+    Raises
+    ------
+    FeaturespaceError
+        If they do not agree, naming the file, and of a chunk its layer, seed and step.
+    """
+    contents = _Contents(store, digest_path)
+    for key in contents.files:  # which names what is damaged, where the digest alone could not
+        contents.read(key)
+    if _digest(contents.path, _list_files(contents.path)) != read_digest(digest_path)["digest"]:
+        raise FeaturespaceError(f"{contents.path} is not what {digest_path} says; {_mend(store)}")
+
+
+def _list_files(root: Path) -> dict[str, int]:
+    """Map the files below a directory, by relative POSIX name, to their sizes; skip names with a dot in front."""
+    files = {}
+    pending = [("", os.fspath(root))]
+    while pending:
+        prefix, directory = pending.pop()
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    pending.append((f"{prefix}{entry.name}/", entry.path))
+                else:
+                    files[prefix + entry.name] = entry.stat().st_size
+    return files
+
+
+def _digest(store: Path, files: Mapping[str, int]) -> str:
+    total = hashlib.sha256()
+    for key in sorted(files):
+        with (store / key).open("rb") as file:
+            total.update(key.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _checksums_hash(store: Path) -> str:
+    return hashlib.sha256((store / CHECKSUMS).read_bytes()).hexdigest()
+
+
+def _mend(path: StrPath) -> str:
+    return f"make it again with `snakemake --forcerun {os.fspath(path)}`"
+
+
+# --- what is in a store ---------------------------------------------------------------------------
+
+
+def _arrays(root_metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Map the arrays of a store, by path, to their metadata, from the consolidated metadata of its root."""
+    nodes = root_metadata["consolidated_metadata"]["metadata"]
+    return {name: node for name, node in nodes.items() if node["node_type"] == "array"}
+
+
+def _chunk_shape(array: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(array["chunk_grid"]["configuration"]["chunk_shape"])
+
+
+def _chunk_key(name: str, index: Sequence[int]) -> str:
+    # The separator "." keeps the chunks of an array in one directory; "/" would cost a directory a chunk.
+    return f"{name}/{'.'.join(['c', *map(str, index)])}"
+
+
+def _chunk_keys(name: str, array: Mapping[str, Any]) -> Iterator[str]:
+    counts = [math.ceil(n / size) for n, size in zip(array["shape"], _chunk_shape(array), strict=True)]
+    return (_chunk_key(name, index) for index in itertools.product(*map(range, counts)))
+
+
+class _Contents:
+    """The files of a store or plain directory: the list of what must be there, against what is there.
+
+    Parameters
+    ----------
+    path
+        The store.
+    digest
+        Its digest file, when the caller has one.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a file is missing, of another size, or not on the list; if the metadata is damaged or of another
+        format; if the store is not the one that the digest file was written for.
+    """
+
+    def __init__(self, path: StrPath, digest: StrPath | None = None) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise FeaturespaceError(f"{self.path} does not exist; {_mend(path)}")
+        self.arrays: dict[str, Any] = {}
+        self.attrs: dict[str, Any] = {}
+        try:
+            checksums = json.loads((self.path / CHECKSUMS).read_bytes())
+            found_format = checksums["featurespace_format"]
+            self.files: dict[str, list[int]] = checksums["files"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self.damage(CHECKSUMS, "is missing or not readable") from error
+        if found_format != FORMAT:
+            raise FeaturespaceError(
+                f"{self.path} is in store format {found_format}, and this version reads format {FORMAT}; {_mend(path)}"
+            )
+        if digest is not None and _checksums_hash(self.path) != read_digest(digest)["checksums"]:
+            raise FeaturespaceError(f"{self.path} is not the store that {digest} describes; {_mend(path)}")
+        if "zarr.json" in self.files:
+            metadata = json.loads(self.read("zarr.json").tobytes())
+            self.arrays = _arrays(metadata)
+            self.attrs = metadata["attributes"]
+        found = _list_files(self.path)
+        for key, (n_bytes, _) in self.files.items():
+            if key not in found:
+                raise self.damage(key, "is missing")
+            if found[key] != n_bytes:
+                raise self.damage(key, f"has {found[key]} bytes instead of {n_bytes}")
+        if extra := sorted(found.keys() - self.files.keys() - {CHECKSUMS}):
+            raise self.damage(extra[0], "does not belong there")
+        for key in self.files:
+            if key.endswith("/zarr.json"):
+                self.read(key)
+
+    def read(self, key: str) -> np.ndarray:
+        """Return the content of a file, (n,) uint8 and writable, verified; a chunk has its checksum at its end."""
+        try:
+            raw = np.fromfile(self.path / key, dtype=np.uint8)
+        except OSError as error:
+            raise self.damage(key, f"cannot be read ({error.strerror})") from error
+        n_bytes, listed = self.files[key]
+        if len(raw) != n_bytes:
+            raise self.damage(key, f"has {len(raw)} bytes instead of {n_bytes}")
+        content, stored = raw, listed
+        array, _, name = key.rpartition("/")
+        if array in self.arrays and name != "zarr.json":
+            content, stored = raw[:-_CRC_BYTES], int(raw[-_CRC_BYTES:].view("<u4")[0])
+        computed = google_crc32c.value(cast("bytes", content))
+        if computed != stored:
+            raise self.damage(key, "is damaged (its bytes do not match its checksum)")
+        if computed != listed:
+            raise self.damage(key, "is whole, but of another store")
+        return raw
+
+    def read_chunk(self, key: str, dtype: Any) -> np.ndarray:
+        """Return the values of a chunk, flat and writable, verified."""
+        return self.read(key)[:-_CRC_BYTES].view(np.dtype(dtype).newbyteorder("<"))
+
+    def damage(self, key: str, what: str) -> FeaturespaceError:
+        """Say in one line what is wrong with a file: the store, and of a chunk its layer, seed and step."""
+        return FeaturespaceError(f"{self.path}: {self._place_of(key)}{key} {what}; {_mend(self.path)}")
+
+    def _place_of(self, key: str) -> str:
+        """Name what a file belongs to, with a comma behind; nothing for what belongs to the whole store."""
+        name, _, chunk = key.rpartition("/")
+        group, _, _ = name.rpartition("/")
+        top = key.partition("/")[0]
+        is_layer = top in self.attrs.get("layers", ()) or any(a.startswith(f"{top}/") for a in self.arrays)
+        places = [f"layer {top}"] if is_layer else []
+        array = self.arrays.get(name)
+        if array and re.fullmatch(r"c(\.\d+)+", chunk):
+            index = map(int, chunk.split(".")[1:])
+            for dimension, length, i in zip(array["dimension_names"], _chunk_shape(array), index, strict=False):
+                if dimension in ("seed", "step") and dimension != name.rpartition("/")[2]:
+                    values = self._coordinate(group, dimension)[i * length : (i + 1) * length]
+                    ends = "–".join(map(str, dict.fromkeys((values[0], values[-1])))) if values else f"number {i}"
+                    places.append(f"{dimension} {ends}")
+        return "".join(f"{place}, " for place in places)
+
+    def _coordinate(self, group: str, dimension: str) -> list[int]:
+        """Return the seeds or steps, or nothing if these are what is damaged: this is used in errors only."""
+        name = f"{group}/{dimension}" if group else dimension
+        try:
+            raw = (self.path / _chunk_key(name, [0])).read_bytes()
+            return np.frombuffer(raw[:-_CRC_BYTES], dtype="<i8")[: self.arrays[name]["shape"][0]].tolist()
+        except (OSError, KeyError, ValueError):
+            return []
+
+    def whole(self, name: str) -> np.ndarray:
+        """Return a one-dimensional array of one chunk, such as a coordinate of a feature store."""
+        array = self.arrays[name]
+        return self.read_chunk(_chunk_key(name, [0]), array["data_type"])[: array["shape"][0]]
+
+
+# --- feature stores -------------------------------------------------------------------------------
+
+
+def _root(draft: Path, attrs: Mapping[str, Any]) -> "zarr.Group":
+    import zarr
+
+    root = zarr.open_group(str(draft), mode="a", zarr_format=3)
+    root.update_attributes({"featurespace_format": FORMAT, **attrs})
+    return root
+
+
+def _create_array(
+    group: "zarr.Group",
+    name: str,
+    shape: Sequence[int],
+    dtype: Any,
+    chunks: Sequence[int],
+    dimensions: Sequence[str],
+    attributes: Mapping[str, Any],
+) -> "zarr.Array[Any]":
+    from zarr.codecs import Crc32cCodec
+
+    dtype = np.dtype(dtype)
+    return group.create_array(
+        name,
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=tuple(chunks),
+        compressors=Crc32cCodec(),
+        fill_value=np.nan if dtype.kind == "f" else None,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=tuple(dimensions),
+        attributes=dict(attributes),
+        # A chunk that equals the fill value is written all the same: a chunk that is not there is always damage.
+        config={"write_empty_chunks": True},
+    )
+
+
+class FeatureWriter:
+    """Writes `features.zarr` inside a `store_draft`: one float32 variable a layer.
+
+    Its dimensions are (seed, step, sample, feature_<layer>).
+
+    Parameters
+    ----------
+    draft
+        The directory that `store_draft` gave.
+    layers
+        {layer: n_features}, in order of depth.
+    seeds, steps, epochs
+        (n_seeds,) int, (n_steps,) int and (n_steps,) float: the coordinates.
+    sample_ids, labels
+        (n_samples,) int, both.
+    attrs
+        What made the store, as plain data; the hash of the samples and the format are added.
+    chunk_bytes
+        A chunk holds one seed, one step, all features and at most so many bytes' worth of samples, at least one.
+    """
+
+    def __init__(
+        self,
+        draft: Path,
+        *,
+        layers: Mapping[str, int],
+        seeds: Sequence[int] | np.ndarray,
+        steps: Sequence[int] | np.ndarray,
+        epochs: Sequence[float] | np.ndarray,
+        sample_ids: np.ndarray,
+        labels: np.ndarray,
+        attrs: Mapping[str, Any],
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        n_samples = len(sample_ids)
+        self._draft = draft
+        self.rows_per_chunk = {layer: _rows_per_chunk(n_samples, d, chunk_bytes) for layer, d in layers.items()}
+        root = _root(draft, {**attrs, "layers": list(layers), "sample_hash": sample_hash(sample_ids)})
+        coordinates = {
+            "seed": ("seed", np.asarray(seeds, dtype=np.int64)),
+            "step": ("step", np.asarray(steps, dtype=np.int64)),
+            "epoch": ("step", np.asarray(epochs, dtype=np.float64)),
+            "sample": ("sample", np.asarray(sample_ids, dtype=np.int64)),
+            "label": ("sample", np.asarray(labels, dtype=np.int64)),
+        }
+        for name, (dimension, values) in coordinates.items():
+            array = _create_array(root, name, values.shape, values.dtype, [max(1, len(values))], [dimension], {})
+            array[...] = values
+        self._arrays = {
+            layer: _create_array(
+                root,
+                layer,
+                (len(seeds), len(steps), n_samples, n_features),
+                np.float32,
+                (1, 1, self.rows_per_chunk[layer], n_features),
+                ("seed", "step", "sample", f"feature_{layer}"),
+                {"coordinates": "epoch label"},
+            )
+            for layer, n_features in layers.items()
+        }
+
+    def write(self, layer: str, seed_index: int, step_index: int, start: int, block: np.ndarray) -> None:
+        """Write whole chunks: the rows `start` onwards of one layer at one seed and step.
+
+        Parameters
+        ----------
+        start
+            The first row, a multiple of `rows_per_chunk[layer]`.
+        block
+            (rows, n_features) float32, where rows is a multiple of `rows_per_chunk[layer]` or reaches the last
+            sample.
+
+        Raises
+        ------
+        ValueError
+            If the block is not one or more whole chunks.
+        """
+        array, rows = self._arrays[layer], self.rows_per_chunk[layer]
+        n_samples, n_features = array.shape[2:]
+        stop = start + len(block)
+        if start % rows or (stop % rows and stop != n_samples) or stop > n_samples:
+            raise ValueError(f"rows {start} to {stop} of {layer} are not whole chunks of {rows} rows")
+        if block.shape[1:] != (n_features,) or block.dtype != np.float32:
+            raise ValueError(
+                f"{layer} takes blocks (rows, {n_features}) of float32, not {block.shape} of {block.dtype}"
+            )
+        for first in range(0, len(block), rows):
+            chunk = np.ascontiguousarray(block[first : first + rows], dtype="<f4")
+            if len(chunk) < rows:
+                padding = np.full((rows - len(chunk), n_features), np.nan, dtype="<f4")
+                chunk = np.concatenate([chunk, padding])
+            # Written without Zarr, whose machinery takes ten times as long as a small chunk's bytes.
+            key = _chunk_key(layer, [seed_index, step_index, (start + first) // rows, 0])
+            with (self._draft / key).open("wb") as file:
+                file.write(chunk.data)
+                file.write(google_crc32c.value(cast("bytes", chunk)).to_bytes(_CRC_BYTES, "little"))
+
+
+def _rows_per_chunk(n_samples: int, n_features: int, chunk_bytes: int) -> int:
+    most = max(1, chunk_bytes // (4 * n_features))
+    # Zarr pads the last chunk to a full one, so the chunks are made equal rather than large.
+    return math.ceil(n_samples / math.ceil(n_samples / most))
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """A feature store, open for reading: see `FeatureStore.open`.
+
+    `seeds` (n_seeds,), `steps` (n_steps,), `sample_ids` and `labels` (n_samples,) are int64, `epochs` (n_steps,)
+    float64; `layers` are in order of depth, `n_features` is by layer.
+    """
+
+    path: Path
+    layers: tuple[str, ...]
+    n_features: dict[str, int]
+    seeds: np.ndarray
+    steps: np.ndarray
+    epochs: np.ndarray
+    sample_ids: np.ndarray
+    labels: np.ndarray
+    sample_hash: str
+    attrs: dict[str, Any]
+    _contents: _Contents
+
+    @classmethod
+    def open(cls, path: StrPath, digest: StrPath | None = None) -> "FeatureStore":
+        """Open a feature store: what is there is compared with what must be there, by name and size.
+
+        The bytes of a chunk are verified when it is read.
+
+        Parameters
+        ----------
+        path
+            The store.
+        digest
+            Its digest file: a store that is whole, but not the one the digest was written for, is refused.
+
+        Raises
+        ------
+        FeaturespaceError
+            If the store is damaged, of another format, or another one; the line names layer, seed and step.
+        """
+        contents = _Contents(path, digest)
+        attrs = contents.attrs
+        layers = tuple(attrs.get("layers", ()))
+        if not layers or any(layer not in contents.arrays for layer in layers):
+            raise FeaturespaceError(f"{contents.path} is not a feature store")
+        store = cls(
+            path=contents.path,
+            layers=layers,
+            n_features={layer: contents.arrays[layer]["shape"][3] for layer in layers},
+            seeds=contents.whole("seed"),
+            steps=contents.whole("step"),
+            epochs=contents.whole("epoch"),
+            sample_ids=contents.whole("sample"),
+            labels=contents.whole("label"),
+            sample_hash=attrs["sample_hash"],
+            attrs=attrs,
+            _contents=contents,
+        )
+        if sample_hash(store.sample_ids) != store.sample_hash:
+            raise contents.damage("zarr.json", "has a sample_hash that is not that of the samples")
+        return store
+
+    @property
+    def n_samples(self) -> int:
+        """Return the number of samples, the rows of every matrix."""
+        return len(self.sample_ids)
+
+    def blocks(self, layer: str, seed_index: int, step_index: int) -> Iterator[np.ndarray]:
+        """Iterate over the feature matrix of one layer at one seed and step, in blocks of rows.
+
+        Yields
+        ------
+        np.ndarray
+            (rows, n_features) float32, writable, its bytes verified.
+
+        Raises
+        ------
+        FeaturespaceError
+            If a chunk is damaged, naming the store, layer, seed and step.
+        """
+        n_features = self.n_features[layer]
+        rows = _chunk_shape(self._contents.arrays[layer])[2]
+        for i, start in enumerate(range(0, self.n_samples, rows)):
+            chunk = self._contents.read_chunk(_chunk_key(layer, [seed_index, step_index, i, 0]), np.float32)
+            yield chunk.reshape(rows, n_features)[: self.n_samples - start]
+
+    def matrix(self, layer: str, seed_index: int, step_index: int) -> np.ndarray:
+        """Return the feature matrix (n_samples, n_features), float32, of one layer at one seed and step."""
+        matrix = np.empty((self.n_samples, self.n_features[layer]), dtype=np.float32)
+        start = 0
+        for block in self.blocks(layer, seed_index, step_index):
+            matrix[start : start + len(block)] = block
+            start += len(block)
+        return matrix
+
+
+# --- other stores ---------------------------------------------------------------------------------
+
+
+def write_group(draft: Path, group: str, dataset: "xr.Dataset", chunks: Mapping[str, int] | None = None) -> None:
+    """Write an xarray data set as a group of a draft store.
+
+    Parameters
+    ----------
+    draft
+        The directory that `store_draft` gave.
+    group
+        The group, such as a layer; "" is the root, whose attributes say what made the store.
+    dataset
+        Its variables may be numbers or strings; its attributes, plain data.
+    chunks
+        {dimension: chunk length}; a dimension that is not given is cut, from the first on, only as far as a chunk
+        would pass 32 MB.
+    """
+    root = _root(draft, {})
+    node = root.require_group(group) if group else root
+    node.update_attributes(dict(dataset.attrs))
+    auxiliary = [str(name) for name in dataset.coords if name not in dataset.dims]
+    for name, variable in dataset.variables.items():
+        attributes = dict(variable.attrs)
+        if name in dataset.data_vars:
+            own = [c for c in auxiliary if set(dataset[c].dims) <= set(variable.dims)]
+            if own:
+                attributes["coordinates"] = " ".join(own)
+        values = variable.to_numpy()
+        # A coordinate along its own dimension is read at once and whole, so it is one chunk.
+        given = {} if name in dataset.dims else chunks or {}
+        if values.dtype.kind in "UO":
+            values = values.astype(np.dtypes.StringDType())
+        array = _create_array(
+            node,
+            str(name),
+            values.shape,
+            values.dtype,
+            _chunk_lengths(variable.sizes, values.dtype.itemsize, given),
+            [str(dimension) for dimension in variable.dims],
+            attributes,
+        )
+        array[...] = values
+
+
+def _chunk_lengths(sizes: Mapping[Any, int], itemsize: int, given: Mapping[str, int]) -> list[int]:
+    lengths = {dimension: max(1, min(n, given.get(dimension, n))) for dimension, n in sizes.items()}
+    for dimension in lengths:
+        n_bytes = itemsize * math.prod(lengths.values())
+        if dimension not in given and n_bytes > CHUNK_BYTES:
+            lengths[dimension] = max(1, lengths[dimension] * CHUNK_BYTES // n_bytes)
+    return list(lengths.values())
+
+
+def read_group(path: StrPath, group: str = "", digest: StrPath | None = None) -> "xr.Dataset":
+    """Open a group of a store as an xarray data set, lazily: a chunk is verified when it is read.
+
+    Parameters
+    ----------
+    path, digest
+        The store, and its digest file if there is one; as for `FeatureStore.open`.
+    group
+        The group, such as a layer; "" is the root.
+
+    Raises
+    ------
+    FeaturespaceError
+        If the store is damaged, now or when its values are read, or has no such group.
+    """
+    import xarray as xr
+
+    contents = _Contents(path, digest)
+    if group and not any(name.startswith(f"{group}/") for name in contents.arrays):
+        raise FeaturespaceError(f"{contents.path} has no {group!r}")
+    return xr.open_zarr(_verified_store(contents), group=group, chunks=None, consolidated=True)
+
+
+def _verified_store(contents: _Contents) -> "zarr.storage.LocalStore":
+    """Return a read-only Zarr store that verifies each file as it is read."""
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import LocalStore
+
+    class VerifiedStore(LocalStore):
+        def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
+            if key in contents.files:
+                # Nothing here is sharded, so Zarr never asks for a range of a file.
+                return (prototype or default_buffer_prototype()).buffer.from_array_like(contents.read(key))
+            return super().get_sync(key, prototype=prototype, byte_range=byte_range)
+
+        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            return await asyncio.to_thread(self.get_sync, key, prototype=prototype, byte_range=byte_range)
+
+    return VerifiedStore(contents.path, read_only=True)

@@ -1,0 +1,615 @@
+"""Training a run: one loop for every recipe, its kept weights, its history, and what it takes to go on after a kill.
+
+The data set sits on the device as it is stored; a batch is an index into it. S seeds that train together have their
+own batches, noise and labels, and their losses are added, so that no gradient of one reaches another.
+
+Whatever is random is a function of (seed, recipe, purpose, epoch or step), never of what was drawn before: a resumed
+run needs no generator's state.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from featurespace.datasets import PreparedDataset
+from featurespace.errors import FeaturespaceError
+from featurespace.networks import build_network, initialise, scale_inputs, stacks_of
+from featurespace.optimisers import make_optimiser
+from featurespace.script import progress
+from featurespace.weights import step_file, write_tensors
+
+logger = logging.getLogger(__name__)
+
+# purposes of random numbers: their values enter every result
+INIT, ORDER, NOISE, LABELS, EVALUATION_NOISE = range(5)
+
+EVALUATION_ROWS = 1024  # samples a forward pass when the whole split is evaluated
+CHECK_STEPS = 100  # losses are looked at this often, in bulk: a look at each would stop a GPU at every step
+SAVE_SECONDS = 5.0  # the state to resume from is written at kept steps, no more often than this
+
+METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "relative_loss")
+HISTORY_COLUMNS = ["dataset", "recipe", "block", "seed", "step", "epoch", "learning_rate", *METRICS]
+
+
+# --- randomness and time ----------------------------------------------------------------------------------------------
+
+
+def seed_sequence(seed: int, recipe: str, purpose: int, index: int = 0) -> np.random.SeedSequence:
+    """Return the source of one kind of randomness: recipes with the same seed share nothing."""
+    return np.random.SeedSequence([seed, zlib.crc32(recipe.encode()), purpose, index])
+
+
+def _generator(
+    seed: int, recipe: str, purpose: int, index: int = 0, device: str | torch.device = "cpu"
+) -> torch.Generator:
+    state = seed_sequence(seed, recipe, purpose, index).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]))
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Which update belongs to which samples, and after which updates the weights are kept.
+
+    Attributes
+    ----------
+    bounds
+        (n_batches + 1,): batch b of an epoch is rows bounds[b]:bounds[b + 1] of that epoch's order. Batches are as
+        even as they can be and none is larger than the batch size, so there is no odd small one at the end.
+    n_steps
+        Updates in all.
+    kept
+        Steps, ascending; 0 is the initialisation.
+    """
+
+    bounds: tuple[int, ...]
+    n_steps: int
+    kept: tuple[int, ...]
+    learning_rate: float
+    schedule: str
+    final_fraction: float
+
+    @property
+    def n_batches(self) -> int:
+        """Updates in an epoch."""
+        return len(self.bounds) - 1
+
+    def epoch(self, step: int) -> float:
+        """Return the epoch, fractional within one, that a step has reached."""
+        return step / self.n_batches
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of the update that starts from a step.
+
+        cosine: lr (f + (1 - f) (1 + cos(π t / T)) / 2), from lr at step 0 to f lr after the last of T.
+        """
+        if self.schedule == "constant":
+            return self.learning_rate
+        cosine = (1 + math.cos(math.pi * step / self.n_steps)) / 2
+        return self.learning_rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
+
+
+def make_timetable(
+    schedule: Mapping[str, Any] | None, optimiser: Mapping[str, Any] | None, n_samples: int
+) -> Timetable:
+    """Lay out a recipe's training on `n_samples`; without a schedule there is only step 0."""
+    if schedule is None or optimiser is None:
+        return Timetable((0, n_samples), 0, (0,), math.nan, "constant", 1.0)
+    n_batches = math.ceil(n_samples / (schedule["batch_size"] or n_samples))
+    n_steps = schedule["epochs"] * n_batches
+    kept = {0, n_steps}
+    kept.update(range(0, n_steps, schedule["keep_every"] * n_batches))
+    kept.update(max(1, round(fraction * n_batches)) for fraction in schedule["keep_early"])
+    return Timetable(
+        bounds=tuple(n_samples * b // n_batches for b in range(n_batches + 1)),
+        n_steps=n_steps,
+        kept=tuple(sorted(kept)),
+        learning_rate=optimiser["learning_rate"],
+        schedule=schedule["learning_rate_schedule"],
+        final_fraction=schedule["final_fraction"],
+    )
+
+
+# --- data and losses --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split on the device.
+
+    Attributes
+    ----------
+    stored
+        (n, *input shape), uint8 pixels or floats.
+    labels
+        (S, n) int64: each seed's own.
+    """
+
+    stored: Tensor
+    labels: Tensor
+    offset: float
+    scale: float
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def inputs(self, rows: Tensor | slice, dtype: torch.dtype) -> Tensor:
+        """Return network inputs of some rows: rows (S, B) gives (S, B, *input shape)."""
+        return scale_inputs(self.stored[rows], self.offset, self.scale, dtype)
+
+
+def _load_splits(
+    spec: Mapping[str, Any], dataset: PreparedDataset, seeds: Sequence[int], device: torch.device
+) -> tuple[Split, Split]:
+    """Put the training and the test split on the device; the latter may be empty."""
+    splits = []
+    for code in (0, 1):
+        rows = np.flatnonzero(np.asarray(dataset.split) == code)
+        labels = np.asarray(dataset.labels, dtype=np.int64)[rows]
+        of_seed = [labels] * len(seeds)
+        if code == 0 and spec["task"] == "shuffled-labels":
+            of_seed = [
+                np.random.default_rng(seed_sequence(seed, spec["recipe"], LABELS)).permutation(labels) for seed in seeds
+            ]
+        splits.append(
+            Split(
+                stored=torch.from_numpy(dataset.images[rows]).to(device),
+                labels=torch.from_numpy(np.stack(of_seed)).to(device),
+                offset=dataset.offset,
+                scale=dataset.scale,
+            )
+        )
+    return splits[0], splits[1]
+
+
+def sample_losses(prediction: Tensor, clean: Tensor, labels: Tensor, loss: str, reconstructs: bool) -> Tensor:
+    """Return each sample's loss, (S, B).
+
+    Parameters
+    ----------
+    prediction
+        (S, B, K) outputs, or (S, B, *input shape); scaled by α already.
+    clean
+        (S, B, *input shape): the target of a reconstruction, which costs the mean squared error over its entries.
+    labels
+        (S, B) int64: the target of a classification.
+    loss
+        `cross-entropy`, or `mse`: Σ_k (f_k - onehot_k)², without a factor ½.
+    """
+    if reconstructs:
+        return (prediction - clean).square().flatten(2).mean(2)
+    if loss == "mse":
+        return (prediction - F.one_hot(labels, prediction.shape[2])).square().sum(2)
+    losses = F.cross_entropy(prediction.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape)
+
+
+def _with_noise(clean: Tensor, std: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """Add each seed's Gaussian noise: (S, B, ...) -> (S, B, ...)."""
+    noise = torch.empty_like(clean)
+    for s, generator in enumerate(generators):
+        noise[s].normal_(0.0, std, generator=generator)
+    return clean + noise
+
+
+# --- one stack of seeds -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stack:
+    """Seeds that train in one network, and what has become of them.
+
+    Attributes
+    ----------
+    rows
+        History rows, by step and then by seed.
+    end
+        The last kept step: the end of training, or where every seed had converged.
+    converged
+        Of each seed, whether its training loss fell below `stop_loss`; None where nothing was asked.
+    """
+
+    seeds: list[int]
+    rows: list[dict[str, Any]]
+    end: int
+    converged: list[bool | None]
+    n_parameters: int
+
+
+class Trainer:
+    """The training of one stack: its network, data and timetable."""
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        dataset: PreparedDataset,
+        seeds: Sequence[int],
+        device: torch.device,
+        folder: Path,
+        save_seconds: float,
+    ) -> None:
+        self.spec = spec
+        self.seeds = list(seeds)
+        self.recipe: str = spec["recipe"]
+        self.device = device
+        self.folder = folder
+        self.save_seconds = save_seconds
+        self.dtype: torch.dtype = getattr(torch, spec["dtype"])
+        self.reconstructs = spec["model"]["kind"] == "autoencoder"
+        self.loss: str = spec["loss"] or "cross-entropy"  # an untrained network is still evaluated
+        self.train, self.test = _load_splits(spec, dataset, seeds, device)
+        self.timetable = make_timetable(spec["schedule"], spec["optimiser"], len(self.train))
+        self.network = build_network(spec["model"], dataset.input_shape, dataset.n_classes, len(seeds), self.dtype)
+        initialise(
+            self.network,
+            spec["init"]["scheme"],
+            spec["init"]["scale"],
+            [_generator(seed, self.recipe, INIT) for seed in seeds],
+        )
+        self.network.to(device)
+        parameters = list(self.network.parameters())
+        self.optimiser = make_optimiser(spec["optimiser"], parameters) if spec["optimiser"] else None
+        self.baseline = self._mean_image_loss() if self.reconstructs else math.nan
+        self.rows: list[dict[str, Any]] = []
+        self.frozen = torch.zeros(len(seeds), dtype=torch.bool, device=device)
+        self.unsynced: list[Path] = []
+        self.saved_at = time.monotonic()
+
+    # --- the loop ---
+
+    def run(self) -> Stack:
+        """Train from the initialisation, or from the last saved state, to the end."""
+        spec, timetable, train = self.spec, self.timetable, self.train
+        stop_loss = spec["schedule"]["stop_loss"] if spec["schedule"] else None
+        kept = frozenset(timetable.kept)
+        resumed, finished = self._restore()
+        if finished:
+            return self._result(resumed, stop_loss)
+        # what frozen seeds go back to
+        held = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        pending: list[Tensor] = []  # losses (S,) not looked at yet
+        order: Tensor | None = None  # (S, n_samples)
+        if timetable.n_batches == 1:  # the full batch is always the same
+            everything = torch.arange(len(train), device=self.device).expand(len(self.seeds), -1)
+            clean, labels = train.inputs(everything, self.dtype), train.labels  # (S, n, ...), (S, n)
+
+        end = timetable.n_steps
+        self.network.train()
+        with progress(timetable.n_steps, f"training {self.recipe}, seed {_in_words(self.seeds)}", "step") as bar:
+            bar.update(max(resumed, 0))
+            for step in range(max(resumed, 0), timetable.n_steps + 1):
+                if step in kept and step != resumed:
+                    self._require_finite(pending, step)
+                    self._keep(step)
+                if step == timetable.n_steps or self.optimiser is None:
+                    break
+
+                epoch, batch = divmod(step, timetable.n_batches)
+                if timetable.n_batches > 1:
+                    if order is None or batch == 0:
+                        order = self._order(epoch)
+                    rows = order[:, timetable.bounds[batch] : timetable.bounds[batch + 1]]  # (S, B)
+                    clean, labels = train.inputs(rows, self.dtype), train.labels.gather(1, rows)
+                inputs = clean
+                if spec["noise"]:
+                    sources = [_generator(seed, self.recipe, NOISE, step, self.device) for seed in self.seeds]
+                    inputs = _with_noise(clean, spec["noise"], sources)
+
+                prediction, _ = self.network(inputs)
+                prediction = spec["output_scale"] * prediction
+                losses = sample_losses(prediction, clean, labels, self.loss, self.reconstructs).mean(1)  # (S,)
+                pending.append(losses.detach())
+
+                if stop_loss is not None:
+                    below = (losses.detach() < stop_loss) & ~self.frozen
+                    if below.any():
+                        for name, tensor in self.network.state_dict().items():
+                            held[name][below] = tensor[below]
+                        self.frozen |= below
+                        if self.frozen.all():
+                            self._hold(held)  # the forward pass has moved the running statistics
+                            end = step
+                            if step not in kept:
+                                self._keep(step)
+                            break
+
+                self.network.zero_grad(set_to_none=True)
+                losses.sum().backward()
+                self.optimiser.step(timetable.rate(step), n_done=step)
+                if stop_loss is not None and self.frozen.any():
+                    self._hold(held)
+                if len(pending) == CHECK_STEPS:
+                    self._require_finite(pending, step + 1)
+                bar.update(1)
+        self._save(end, finished=True)
+        return self._result(end, stop_loss)
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return each seed's order of the training samples in one epoch, (S, n_samples)."""
+        orders = [
+            np.random.default_rng(seed_sequence(seed, self.recipe, ORDER, epoch)).permutation(len(self.train))
+            for seed in self.seeds
+        ]
+        return torch.from_numpy(np.stack(orders)).to(self.device)
+
+    # --- seeds that have converged ---
+
+    @torch.no_grad()
+    def _hold(self, held: dict[str, Tensor]) -> None:
+        """Put frozen seeds back, bit by bit, to where they stopped."""
+        for name, tensor in self.network.state_dict().items():
+            tensor[self.frozen] = held[name][self.frozen]
+
+    # --- what is kept ---
+
+    def _keep(self, step: int) -> None:
+        """Write every seed's weights and history row of a step, and, if it is time, the state to resume from."""
+        state = self.network.state_dict()
+        for s, seed in enumerate(self.seeds):
+            path = self.folder / "weights" / step_file(seed, step)
+            write_tensors(path, {name: tensor[s] for name, tensor in state.items()})
+            self.unsynced.append(path)
+        self.rows.extend(self._history(step))
+        if time.monotonic() - self.saved_at >= self.save_seconds:
+            self._save(step)
+
+    def _history(self, step: int) -> list[dict[str, Any]]:
+        """Evaluate a step on both splits: one row a seed."""
+        metrics = {name: np.full(len(self.seeds), np.nan) for name in METRICS}
+        metrics["train_loss"], metrics["train_accuracy"] = self._evaluate(self.train, 0)
+        metrics["test_loss"], metrics["test_accuracy"] = self._evaluate(self.test, 1)
+        if self.reconstructs:
+            metrics["relative_loss"] = metrics["test_loss" if len(self.test) else "train_loss"] / self.baseline
+        for s, seed in enumerate(self.seeds):
+            if not np.isfinite(metrics["train_loss"][s]):
+                raise self._diverged(step, seed)
+        return [
+            {
+                "dataset": self.spec["dataset"],
+                "recipe": self.recipe,
+                "block": self.spec["block"],
+                "seed": seed,
+                **self._when(step),
+                **{name: float(values[s]) for name, values in metrics.items()},
+            }
+            for s, seed in enumerate(self.seeds)
+        ]
+
+    def _when(self, step: int) -> dict[str, Any]:
+        return {"step": step, "epoch": self.timetable.epoch(step), "learning_rate": self.timetable.rate(step)}
+
+    @torch.no_grad()
+    def _evaluate(self, split: Split, code: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean loss and accuracy, (S,) each, over a split in evaluation mode; NaN where there is none.
+
+        A denoising network is given noisy inputs here too: always the same, so that steps can be compared.
+        """
+        nothing = np.full(len(self.seeds), np.nan)
+        if not len(split):
+            return nothing, nothing
+        loss = torch.zeros(len(self.seeds), dtype=torch.float64, device=self.device)
+        hits = torch.zeros(len(self.seeds), dtype=torch.int64, device=self.device)
+        sources = [_generator(seed, self.recipe, EVALUATION_NOISE, code, self.device) for seed in self.seeds]
+        self.network.eval()
+        for start in range(0, len(split), EVALUATION_ROWS):
+            rows = slice(start, start + EVALUATION_ROWS)
+            clean = split.inputs(rows, self.dtype)  # (B, ...)
+            clean = clean.expand(len(self.seeds), *clean.shape)  # (S, B, ...)
+            inputs = _with_noise(clean, self.spec["noise"], sources) if self.spec["noise"] else clean
+            labels = split.labels[:, rows]
+            prediction = self.spec["output_scale"] * self.network(inputs)[0]
+            loss += sample_losses(prediction, clean, labels, self.loss, self.reconstructs).sum(1, dtype=torch.float64)
+            if not self.reconstructs:
+                hits += (prediction.argmax(2) == labels).sum(1)
+        self.network.train()
+        accuracy = nothing if self.reconstructs else hits.cpu().numpy() / len(split)
+        return loss.cpu().numpy() / len(split), accuracy
+
+    def _mean_image_loss(self) -> float:
+        """Return the loss of predicting the mean training image, on the split that `relative_loss` is about."""
+        mean = sum(
+            self.train.inputs(slice(start, start + EVALUATION_ROWS), torch.float64).sum(0)
+            for start in range(0, len(self.train), EVALUATION_ROWS)
+        ) / len(self.train)
+        split = self.test if len(self.test) else self.train
+        total = sum(
+            float((split.inputs(slice(start, start + EVALUATION_ROWS), torch.float64) - mean).square().sum())
+            for start in range(0, len(split), EVALUATION_ROWS)
+        )
+        return total / split.stored.numel()
+
+    # --- what can go wrong ---
+
+    def _require_finite(self, pending: list[Tensor], step: int) -> None:
+        """Look at the losses of the updates before `step`, and forget them."""
+        if pending:
+            bad = ~torch.isfinite(torch.stack(pending)).cpu()  # (n_pending, S)
+            for i, s in bad.nonzero().tolist():
+                raise self._diverged(step - len(pending) + i, self.seeds[s])
+        pending.clear()
+
+    def _diverged(self, step: int, seed: int) -> FeaturespaceError:
+        return FeaturespaceError(
+            f"the training loss of recipe {self.recipe!r}, seed {seed}, is not finite at step {step} (epoch "
+            f"{self.timetable.epoch(step):.2f}); lower its optimiser.learning_rate, or its output_scale"
+        )
+
+    # --- resuming ---
+
+    @property
+    def _state_path(self) -> Path:
+        return self.folder / f"state-{self.seeds[0]}.safetensors"
+
+    def _save(self, step: int, finished: bool = False) -> None:
+        """Write, durably, all that decides the rest of training; the kept weights it builds upon come first."""
+        for path in self.unsynced:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        self.unsynced.clear()
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.optimiser is not None:
+            tensors |= {f"optimiser/{i}": tensor for i, tensor in enumerate(self.optimiser.state)}
+        tensors["frozen"] = self.frozen
+        facts = {"step": step, "finished": finished, "rows": self.rows}
+        write_tensors(self._state_path, tensors, {"facts": json.dumps(facts)}, durable=True)
+        self.saved_at = time.monotonic()
+
+    def _restore(self) -> tuple[int, bool]:
+        """Go back to the saved state, if there is a whole one; return its step (-1: none) and whether it is the end."""
+        if not self._state_path.exists():
+            return -1, False
+        with safetensors.safe_open(self._state_path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        if not all((self.folder / "weights" / step_file(row["seed"], row["step"])).exists() for row in facts["rows"]):
+            return -1, False
+        tensors = safetensors.torch.load_file(self._state_path, device=str(self.device))
+        self.network.load_state_dict(
+            {name.removeprefix("network/"): t for name, t in tensors.items() if name.startswith("network/")}
+        )
+        if self.optimiser is not None:
+            for i, tensor in enumerate(self.optimiser.state):
+                tensor.copy_(tensors[f"optimiser/{i}"])
+        self.frozen = tensors["frozen"]
+        self.rows = facts["rows"]
+        logger.info("recipe %s, seed %s: going on from step %d", self.recipe, _in_words(self.seeds), facts["step"])
+        return facts["step"], facts["finished"]
+
+    def _result(self, end: int, stop_loss: float | None) -> Stack:
+        converged: list[bool | None] = [None] * len(self.seeds)
+        if stop_loss is not None:
+            last = self.rows[-len(self.seeds) :]
+            converged = [
+                bool(frozen) or row["train_loss"] < stop_loss
+                for frozen, row in zip(self.frozen.tolist(), last, strict=True)
+            ]
+        return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters)
+
+
+def _in_words(seeds: Sequence[int]) -> str:
+    return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} and {len(seeds) - 1} more"
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained block of seeds.
+
+    Attributes
+    ----------
+    weights
+        The folder that holds the kept weights, all of them and nothing else.
+    history
+        One row a seed and kept step, with the columns HISTORY_COLUMNS.
+    facts
+        What `weights.json` says of the run, apart from checksums. Nothing in it depends on the hour or the speed.
+    """
+
+    weights: Path
+    history: list[dict[str, Any]]
+    facts: dict[str, Any]
+
+
+def resume_folder(parent: Path, **what: Any) -> Path:
+    """Make, or find, the hidden folder beside a run's outputs that it grows in, and remove those of other runs.
+
+    Parameters
+    ----------
+    parent
+        The folder of the run's outputs. Snakemake removes declared outputs before a job; this one is not declared.
+    what
+        Plain data that decides every bit of the result: parameters, code, data, device. The folder's name is its hash.
+    """
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    folder = parent / f".resume-{key}"
+    for other in parent.glob(".resume-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def train_block(
+    spec: Mapping[str, Any],
+    dataset: PreparedDataset,
+    device: torch.device,
+    folder: Path,
+    save_seconds: float = SAVE_SECONDS,
+) -> TrainedRun:
+    """Train the seeds of a block, from the beginning or from where `folder` says an earlier attempt was.
+
+    Parameters
+    ----------
+    spec
+        The recipe and the block, as the rule `train_run` gets them.
+    folder
+        Where kept weights and the state to resume from are written as they come.
+    save_seconds
+        Least time between two saved states, which are only written at kept steps.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a loss is not finite, if the network does not fit the data, or if batch normalisation would see a single
+        sample.
+    """
+    torch.set_num_threads(spec["threads"])
+    n_train = int((np.asarray(dataset.split) == 0).sum())
+    timetable = make_timetable(spec["schedule"], spec["optimiser"], n_train)
+    if spec["model"].get("batch_norm") and timetable.n_steps and n_train // timetable.n_batches < 2:
+        raise FeaturespaceError(f"schedule.batch_size: recipe {spec['recipe']!r} normalises batches of one sample")
+    stacks = [
+        Trainer(spec, dataset, seeds, device, folder, save_seconds).run()
+        for seeds in stacks_of(spec["model"], spec["seeds"])
+    ]
+    end = max(stack.end for stack in stacks)
+    steps = [step for step in timetable.kept if step < end] + [end]
+    history = []
+    for stack in stacks:
+        _fill_up(folder / "weights", stack, steps, timetable)
+        history += stack.rows
+    history.sort(key=lambda row: (spec["seeds"].index(row["seed"]), row["step"]))
+    converged = {seed: known for stack in stacks for seed, known in zip(stack.seeds, stack.converged, strict=True)}
+    facts = {
+        "recipe": spec["recipe"],
+        "seeds": list(spec["seeds"]),
+        "steps": {str(seed): steps for seed in spec["seeds"]},
+        "epochs": {str(seed): [timetable.epoch(step) for step in steps] for seed in spec["seeds"]},
+        "converged": {str(seed): converged[seed] for seed in spec["seeds"]},
+        "n_parameters": stacks[0].n_parameters,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "tf32": False,
+        "torch_version": torch.__version__,
+    }
+    return TrainedRun(folder / "weights", history, facts)
+
+
+def _fill_up(weights: Path, stack: Stack, steps: Sequence[int], timetable: Timetable) -> None:
+    """Give a stack that converged before the block's end the block's steps: it stays where it stopped."""
+    last = {row["seed"]: row for row in stack.rows if row["step"] == stack.end}
+    for step in steps:
+        if step > stack.end:
+            for seed, row in last.items():
+                shutil.copyfile(weights / step_file(seed, stack.end), weights / step_file(seed, step))
+                when = {"step": step, "epoch": timetable.epoch(step), "learning_rate": timetable.rate(step)}
+                stack.rows.append(row | when)
+    if stack.end not in steps:
+        for seed in stack.seeds:
+            (weights / step_file(seed, stack.end)).unlink()
+        stack.rows = [row for row in stack.rows if row["step"] != stack.end]

@@ -1,0 +1,122 @@
+"""Where a run's kept weights lie, and how they are read back: `seed-<s>/step-<00000000>.safetensors`.
+
+A file holds one seed's parameters and buffers at one step, by name, without an axis of seeds. `weights.json`, beside
+the folder, says which seeds and steps there are, and carries the checksum of every file: nothing is read unchecked.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from featurespace.errors import FeaturespaceError
+from featurespace.files import full_disk_named
+from featurespace.stores import read_digest, store_draft, write_digest
+
+
+def step_file(seed: int, step: int) -> str:
+    """Name the file of one seed's weights at one step, relative to the weights folder."""
+    return f"seed-{seed}/step-{step:08d}.safetensors"
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, durable: bool = False
+) -> None:
+    """Write tensors to a file that is there whole or not at all; if `durable`, also after a power cut."""
+    content = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
+    )
+    draft = path.with_name(f".{path.name}.draft")
+    with full_disk_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        draft.replace(path)
+
+
+def publish(kept: Path, folder: str | Path, digest: str | Path, facts: Mapping[str, Any]) -> None:
+    """Make a run's weights folder, whole or not at all, from the files it kept, and then its digest file.
+
+    Parameters
+    ----------
+    kept
+        A folder of nothing but weights, on the same file system; it stays as it is.
+    facts
+        What the digest file says of the run besides the checksums.
+    """
+    with store_draft(folder) as draft:
+        shutil.copytree(kept, draft, dirs_exist_ok=True, copy_function=_link)
+    checksums = {
+        path.relative_to(kept).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(kept.glob("*/*"))
+    }
+    write_digest(folder, digest, **facts, files=checksums)
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file that will not change a second name, or, where the file system cannot, a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+class KeptWeights:
+    """The kept weights of one run, checked file by file as they are read.
+
+    Attributes
+    ----------
+    seeds, steps, epochs
+        What was kept: every seed has the same steps, and each step its epoch.
+    """
+
+    def __init__(self, folder: str | Path, digest: str | Path) -> None:
+        """Open a run's weights.
+
+        Raises
+        ------
+        FeaturespaceError
+            If a file is missing, or there is one that the digest file does not know.
+        """
+        self.folder = Path(folder)
+        facts: dict[str, Any] = read_digest(digest)
+        self._checksums: dict[str, str] = facts["files"]
+        self.recipe: str = facts["recipe"]
+        self.seeds: list[int] = facts["seeds"]
+        self.steps: list[int] = facts["steps"][str(self.seeds[0])]
+        self.epochs: list[float] = facts["epochs"][str(self.seeds[0])]
+        found = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("*/*")}
+        for name in sorted(found ^ self._checksums.keys()):
+            raise self._damaged(name, "missing" if name not in found else "not one that training wrote")
+
+    def _damaged(self, name: str, what: str) -> FeaturespaceError:
+        return FeaturespaceError(
+            f"{self.folder}: {name}, weights of recipe {self.recipe!r}, is {what}; "
+            f"train it again with `snakemake --forcerun {self.folder}`"
+        )
+
+    def read(self, seeds: Sequence[int], step: int) -> dict[str, Tensor]:
+        """Return {name: (S, ...)} for some seeds at one step, as a network of these seeds loads it.
+
+        Raises
+        ------
+        FeaturespaceError
+            If a file is not, byte for byte, the one that training wrote.
+        """
+        states = []
+        for seed in seeds:
+            name = step_file(seed, step)
+            content = (self.folder / name).read_bytes()
+            if hashlib.sha256(content).hexdigest() != self._checksums[name]:
+                raise self._damaged(name, "damaged (its checksum is another)")
+            states.append(safetensors.torch.load(content))
+        return {name: torch.stack([state[name] for state in states]) for name in states[0]}

@@ -1,0 +1,12 @@
+"""Draw compression and discrimination against the depth of a layer."""
+
+from featurespace.figures import layers
+from featurespace.script import script_edge
+from featurespace.style import save_figure
+from featurespace.tables import read_tables
+
+if __name__ == "__main__":
+    with script_edge(snakemake) as job:
+        frame = layers.tidy(read_tables(job.input.tables), read_tables(job.input.runs), job.params)
+        figure = layers.draw(frame, job.params)
+        save_figure(figure, frame, svg=job.output.svg, png=job.output.png, csv=job.output.csv)

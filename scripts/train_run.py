@@ -1,0 +1,31 @@
+"""Train a recipe's block of seeds; write the weights it keeps, their digest and its history."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from featurespace.datasets import load_dataset
+from featurespace.device import lease_device
+from featurespace.files import write_table
+from featurespace.script import script_edge
+from featurespace.stores import read_digest
+from featurespace.training import HISTORY_COLUMNS, resume_folder, train_block
+from featurespace.weights import publish
+
+if __name__ == "__main__":
+    with script_edge(snakemake) as job, lease_device(job.device_preference) as device:
+        weights = Path(job.output.weights)
+        folder = resume_folder(
+            weights.parent,
+            params=job.params,
+            code=snakemake.params.get("code"),
+            data=read_digest(job.input.dataset_digest)["digest"],
+            device=device.type,
+            torch=torch.__version__,
+        )
+        run = train_block(job.params, load_dataset(job.input.dataset), device, folder)
+        write_table(job.output.history, pd.DataFrame(run.history, columns=HISTORY_COLUMNS))
+        publish(run.weights, weights, job.output.digest, run.facts)
+        shutil.rmtree(folder)

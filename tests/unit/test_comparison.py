@@ -1,0 +1,349 @@
+"""The tables of angles, and the scripts of this stage from a feature store to CSV."""
+
+import runpy
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import reference
+
+from featurespace import comparison
+from featurespace.angles import draw_permutations
+from featurespace.comparison import (
+    DYNAMICS_COLUMNS,
+    PAIRS_COLUMNS,
+    LastStep,
+    Trajectory,
+    compare_dynamics,
+    compare_pairs,
+)
+from featurespace.measures import LayerMeasures
+from featurespace.stores import FeatureStore, FeatureWriter, read_group, store_draft, write_digest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+N_SAMPLES = 60
+IDENTITY = ["dataset", "recipe", "block", "seed", "step", "epoch", "layer", "depth"]  # how every table begins
+
+
+def make_vectors(*shape: int, seed: int) -> np.ndarray:
+    """Make unit rows, (2, ..., k, n): with a mean for raw, without for centred."""
+    vectors = np.random.default_rng(seed).normal(size=(2, *shape, N_SAMPLES))
+    vectors[0] += 1.0
+    vectors[1] -= vectors[1].mean(axis=-1, keepdims=True)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def make_network(recipe: str, seed: int, n_steps: int = 3) -> tuple[Trajectory, LastStep]:
+    trajectory = Trajectory(
+        recipe=recipe,
+        layer="hidden1",
+        seed=seed,
+        steps=np.arange(n_steps) * 10,
+        epochs=np.arange(n_steps) / 2,
+        vectors=make_vectors(n_steps, seed=seed + 100 * len(recipe)),
+        relative_gaps=np.full((2, n_steps), 0.5),
+    )
+    others = make_vectors(2, seed=seed + 1000)
+    leading = np.concatenate([trajectory.vectors[:, -1:], others], axis=1)
+    return trajectory, LastStep(recipe, seed, leading, trajectory.relative_gaps[:, -1])
+
+
+@pytest.fixture
+def networks():
+    pairs = [make_network(recipe, seed) for recipe in ("a", "bb") for seed in (0, 1)]
+    data = LastStep("data", 0, make_vectors(3, seed=9), np.array([0.5, 1e-4]))
+    return [trajectory for trajectory, _ in pairs], [*(last for _, last in pairs), data]
+
+
+def test_dynamics_compare_every_step_with_every_last_step(networks):
+    trajectories, references = networks
+    table = compare_dynamics("digits", trajectories, references, draw_permutations(N_SAMPLES, 39, 0))
+    assert list(table.columns) == DYNAMICS_COLUMNS
+    assert len(table) == 4 * 3 * 5 * 2
+    assert set(table["dataset"]) == {"digits"}
+    mine = table[(table["recipe"] == "a") & (table["seed"] == 1) & (table["centring"] == "centred")]
+    at_end = mine[mine["step"] == 20].set_index(["reference", "reference_seed"])
+    assert list(at_end.index) == [("a", 0), ("own", 1), ("bb", 0), ("bb", 1), ("data", 0)]
+    assert (at_end["epoch"] == 1.0).all()
+    own = at_end.loc[("own", 1)]
+    assert own["angle_deg"] == 0
+    assert own["cosine"] == pytest.approx(1, abs=1e-14)
+    assert own["p_value"] == pytest.approx(1 / 40)
+    other = at_end.loc[("bb", 0)]
+    p, q = trajectories[1].vectors[1, 2], references[2].vectors[1, 0]
+    assert other["angle_deg"] == pytest.approx(reference.angle_deg(p, q), rel=1e-12)
+    assert other["correlation"] == pytest.approx(reference.correlation(p, q), abs=1e-12)
+    assert other["angle_to_ones_deg"] == pytest.approx(90)
+    assert other["null_formula_deg"] == pytest.approx(90)
+    assert other["determined"]
+    to_data = at_end.loc[("data", 0)]
+    assert to_data["relative_gap"] == 1e-4
+    assert not to_data["determined"]
+
+
+def test_a_missing_vector_leaves_an_empty_row(networks):
+    trajectories, references = networks
+    trajectories[0].vectors[1, 0] = np.nan
+    trajectories[0].relative_gaps[1, 0] = 0
+    table = compare_dynamics("digits", trajectories, references, draw_permutations(N_SAMPLES, 9, 0))
+    gone = table[table["angle_deg"].isna()]
+    assert len(gone) == len(references)
+    assert set(gone["step"]) == {0}
+    assert set(gone["centring"]) == {"centred"}
+    assert not gone["determined"].any()
+    numbers = gone[comparison.RELATION_COLUMNS].drop(columns=["relative_gap", "determined"])
+    # What is known of the reference alone is not a relation either.
+    assert numbers.isna().all(axis=None)
+
+
+def test_batches_do_not_change_the_table(networks, monkeypatch):
+    trajectories, references = networks
+    permutations = draw_permutations(N_SAMPLES, 9, 0)
+    together = compare_dynamics("digits", trajectories, references, permutations)
+    monkeypatch.setattr(comparison, "_BATCH_BYTES", 1)
+    pd.testing.assert_frame_equal(
+        compare_dynamics("digits", iter(trajectories), references, permutations), together, rtol=1e-12
+    )
+
+
+def test_pairs_come_once(networks):
+    _, last_steps = networks
+    last_steps[3].vectors[0, 2] = np.nan
+    table = compare_pairs("digits", last_steps, draw_permutations(N_SAMPLES, 19, 0))
+    assert list(table.columns) == PAIRS_COLUMNS
+    assert len(table) == 2 * 10
+    names = ["recipe_a", "seed_a", "recipe_b", "seed_b"]
+    assert not table[["centring", *names]].duplicated().any()
+    row = table.set_index(["centring", *names]).loc[("raw", "a", 1, "bb", 0)]
+    a, b = last_steps[1].vectors[0], last_steps[2].vectors[0]
+    assert row["angle_deg"] == pytest.approx(reference.angle_deg(a[0], b[0]), rel=1e-12)
+    assert row["principal_angle_max_deg"] == pytest.approx(reference.principal_angles_deg(a.T, b.T)[-1], rel=1e-10)
+    # Without all k vectors there is no subspace, but the P-vector is still there.
+    cut = table[(table["centring"] == "raw") & (table["recipe_b"] == "bb") & (table["seed_b"] == 1)]
+    assert cut["principal_angle_max_deg"].isna().all()
+    assert cut["angle_deg"].notna().all()
+
+
+def test_pairs_say_what_dynamics_say(networks):
+    trajectories, references = networks
+    permutations = draw_permutations(N_SAMPLES, 19, 0)
+    dynamics = compare_dynamics("digits", trajectories, references, permutations)
+    pairs = compare_pairs("digits", references, permutations)
+    end = dynamics[(dynamics["step"] == 20) & (dynamics["reference"] == "data")]
+    last = pairs[pairs["recipe_b"] == "data"]
+    keys = ["centring", "recipe", "seed"]
+    joined = end.merge(last.rename(columns={"recipe_a": "recipe", "seed_a": "seed"}), on=keys)
+    assert len(joined) == 8
+    for column in ("angle_deg", "correlation", "null_mean_deg", "p_value"):
+        np.testing.assert_allclose(joined[f"{column}_x"], joined[f"{column}_y"], rtol=1e-9)
+
+
+# --- the scripts ------------------------------------------------------------------------------------
+
+
+def run_script(name: str, spec: dict, **files: object) -> None:
+    """Run a rule's script as Snakemake would: `in_x=` and `out_x=` are its named inputs and outputs."""
+    inputs = {key.removeprefix("in_"): value for key, value in files.items() if key.startswith("in_")}
+    outputs = {key.removeprefix("out_"): value for key, value in files.items() if key.startswith("out_")}
+    job = SimpleNamespace(
+        input=SimpleNamespace(**inputs),
+        output=SimpleNamespace(**outputs),
+        params=SimpleNamespace(spec=spec),
+        config={"device": "cpu"},
+        threads=1,
+        log=[],
+    )
+    runpy.run_path(str(SCRIPTS / f"{name}.py"), {"snakemake": job}, run_name="__main__")
+
+
+@pytest.fixture(autouse=True)
+def stay_alive(monkeypatch):
+    """Keep a script's ties to its parent process, and its logging, out of the test's."""
+    monkeypatch.setattr("featurespace.script._die_with_snakemake", lambda: None)
+    monkeypatch.setattr("featurespace.script._start_logging", lambda log: None)
+
+
+def make_features(folder: Path, recipe: str, layers: dict[str, int], *, n_seeds=1, n_steps=1, n_samples=N_SAMPLES):
+    """Write a feature store of random features and its digest."""
+    generator = np.random.default_rng(len(recipe))
+    labels = np.arange(n_samples) % 3
+    folder.mkdir(parents=True)
+    with store_draft(folder / "features.zarr") as draft:
+        writer = FeatureWriter(
+            draft,
+            layers=layers,
+            seeds=np.arange(n_seeds),
+            steps=np.arange(n_steps) * 5,
+            epochs=np.arange(n_steps) / 4,
+            sample_ids=np.arange(n_samples) + 7,
+            labels=labels,
+            attrs={
+                "dataset": "toy",
+                "recipe": recipe,
+                "block": 0,
+                "depths": {layer: 0 if layer == "input" else i + 1 for i, layer in enumerate(layers)},
+                "made_by": {},
+            },
+            chunk_bytes=800,
+        )
+        for layer, d in layers.items():
+            for i in range(n_seeds):
+                for j in range(n_steps):
+                    block = 2 + labels[:, None] + generator.normal(size=(n_samples, d))
+                    # The first step of the last layer is dead.
+                    dead = j == 0 and n_steps > 1 and layer == list(layers)[-1]
+                    writer.write(layer, i, j, 0, (block * (not dead)).astype(np.float32))
+    write_digest(folder / "features.zarr", folder / "features.json")
+
+
+def decompose(folder: Path, spectrum: str = "whole") -> None:
+    run_script(
+        "decompose_features",
+        {"vectors": 4, "spectrum": spectrum},
+        in_store=str(folder / "features.zarr"),
+        in_digest=str(folder / "features.json"),
+        out_store=str(folder / "spectra.zarr"),
+        out_digest=str(folder / "spectra.json"),
+        out_table=str(folder / "spectra.csv"),
+    )
+
+
+def compare(tmp_path: Path, runs: list[Path], data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    recipe = {"dataset": "toy", "task": "classify", "feature_layer": "hidden2", "blocks": 1}
+    run_script(
+        "compare_runs",
+        {
+            "permutations": 19,
+            "permutation_seed": 0,
+            "recipes": {run.name: recipe for run in sorted(runs)},
+            "order": [run.name for run in runs],
+            "datasets": ["toy"],
+        },
+        in_runs=[str(run / "spectra.zarr") for run in runs],
+        in_run_digests=[str(run / "spectra.json") for run in runs],
+        in_data=[str(data / "spectra.zarr")],
+        in_data_digests=[str(data / "spectra.json")],
+        out_dynamics=str(tmp_path / "angle_dynamics.csv"),
+        out_pairs=str(tmp_path / "angle_pairs.csv"),
+    )
+    return pd.read_csv(tmp_path / "angle_dynamics.csv"), pd.read_csv(tmp_path / "angle_pairs.csv")
+
+
+@pytest.mark.parametrize("spectrum", ["whole", "leading"])
+def test_decompose_features_stores_what_the_reference_finds(tmp_path, spectrum):
+    folder = tmp_path / "mlp"
+    make_features(folder, "mlp", {"hidden1": 9, "hidden2": 3}, n_seeds=2, n_steps=3)
+    decompose(folder, spectrum)
+    store = FeatureStore.open(folder / "features.zarr")
+    assert read_group(folder / "spectra.zarr").attrs["layers"] == ["hidden1", "hidden2"]
+    for layer, components in (("hidden1", 9 if spectrum == "whole" else 4), ("hidden2", 3)):
+        group = read_group(folder / "spectra.zarr", layer, folder / "spectra.json")
+        assert group.sizes["component"] == components
+        assert group.sizes["vector"] == 4
+        assert group["left_vector"].dims == ("seed", "step", "centring", "vector", "sample")
+        np.testing.assert_array_equal(group["sample"], store.sample_ids)
+        np.testing.assert_array_equal(group["epoch"].sel(step=10), 0.5)
+        for centring in ("raw", "centred"):
+            here = group.sel(seed=1, step=10, centring=centring)
+            left, values, _ = reference.svd(store.matrix(layer, 1, 2), centring)
+            np.testing.assert_allclose(here["singular_value"], values[:components], rtol=1e-8)
+            assert abs(here["left_vector"].to_numpy()[0] @ left[:, 0]) == pytest.approx(1, abs=1e-12)
+    dead = read_group(folder / "spectra.zarr", "hidden2").isel(seed=0, step=0)
+    assert not dead["singular_value"].any()
+    assert dead["left_vector"].isnull().all()
+
+    table = pd.read_csv(folder / "spectra.csv")
+    assert list(table.columns[:8]) == IDENTITY
+    one = table[(table["layer"] == "hidden2") & (table["seed"] == 0) & (table["step"] == 5)]
+    for centring, part in one.groupby("centring"):
+        _, values, _ = reference.svd(store.matrix("hidden2", 0, 1), centring)
+        assert part["component"].tolist() == [1, 2, 3]
+        np.testing.assert_allclose(part["singular_value"], values, rtol=1e-10)
+        assert part["variance_share"].sum() == pytest.approx(1)
+    assert table[(table["layer"] == "hidden2") & (table["step"] == 0)]["variance_share"].isna().all()
+
+
+def test_arrays_past_the_memory_limit_go_through_a_file(tmp_path):
+    sys.path.insert(0, str(SCRIPTS))
+    module = runpy.run_path(str(SCRIPTS / "decompose_features.py"))
+    empty = module["_empty"]
+    empty.__globals__["MEMORY_BYTES"] = 64
+    large = empty((3, 5), tmp_path)
+    large[...] = 1.5
+    assert isinstance(large, np.memmap)
+    assert large.sum() == 22.5
+    assert not list(tmp_path.iterdir())
+
+
+def test_measure_layers_tabulates_every_step(tmp_path):
+    folder = tmp_path / "mlp"
+    make_features(folder, "mlp", {"hidden1": 9, "hidden2": 3}, n_seeds=2, n_steps=3)
+    run_script(
+        "measure_layers",
+        {"rank_energy": 0.95},
+        in_store=str(folder / "features.zarr"),
+        in_digest=str(folder / "features.json"),
+        out_table=str(folder / "layers.csv"),
+    )
+    table = pd.read_csv(folder / "layers.csv")
+    assert len(table) == 2 * 2 * 3
+    assert list(table.columns) == [*IDENTITY, "n_features", *(field.name for field in fields(LayerMeasures))]
+    store = FeatureStore.open(folder / "features.zarr")
+    for i, j, layer in ((0, 1, "hidden1"), (1, 2, "hidden2")):
+        row = table[(table["seed"] == i) & (table["step"] == 5 * j) & (table["layer"] == layer)].iloc[0]
+        features = store.matrix(layer, i, j)
+        assert row["compression"] == pytest.approx(reference.compression(features, store.labels), rel=1e-10)
+        assert row["discrimination"] == pytest.approx(reference.discrimination(features, store.labels), rel=1e-10)
+        assert row["reliable"]
+        assert row["depth"] == (1 if layer == "hidden1" else 2)
+    dead = table[(table["layer"] == "hidden2") & (table["step"] == 0)]
+    assert dead["compression"].isna().all()
+    assert not dead["reliable"].any()
+
+
+def test_compare_runs_from_stores_to_tables(tmp_path):
+    runs = [tmp_path / name for name in ("mlp", "cnn")]
+    for run in runs:
+        make_features(run, run.name, {"hidden1": 9, "hidden2": 5}, n_seeds=2, n_steps=3)
+        decompose(run)
+    make_features(tmp_path / "data", "data", {"input": 12})
+    decompose(tmp_path / "data")
+    dynamics, pairs = compare(tmp_path, runs, tmp_path / "data")
+    assert list(dynamics.columns) == DYNAMICS_COLUMNS
+    assert len(dynamics) == 2 * 2 * 3 * 5 * 2
+    assert list(dict.fromkeys(dynamics["recipe"])) == ["mlp", "cnn"]
+    own = dynamics[dynamics["reference"] == "own"]
+    assert (own.loc[own["step"] == 10, "angle_deg"] == 0).all()
+    # The dead first step has no P-vector.
+    assert dynamics.loc[dynamics["step"] == 0, "angle_deg"].isna().all()
+    assert not dynamics.loc[dynamics["step"] == 0, "determined"].any()
+    assert len(pairs) == 2 * 10
+
+    a = FeatureStore.open(runs[0] / "features.zarr").matrix("hidden2", 1, 2)
+    b = FeatureStore.open(tmp_path / "data" / "features.zarr").matrix("input", 0, 0)
+    for centring in ("raw", "centred"):
+        row = pairs[
+            (pairs["recipe_a"] == "mlp")
+            & (pairs["seed_a"] == 1)
+            & (pairs["recipe_b"] == "data")
+            & (pairs["centring"] == centring)
+        ].iloc[0]
+        p, q = reference.svd(a, centring)[0][:, 0], reference.svd(b, centring)[0][:, 0]
+        assert row["angle_deg"] == pytest.approx(reference.angle_deg(p, q), rel=1e-9)
+
+
+def test_runs_over_other_samples_are_refused(tmp_path, capsys, caplog):
+    make_features(tmp_path / "mlp", "mlp", {"hidden2": 5}, n_samples=50)
+    make_features(tmp_path / "data", "data", {"input": 12})
+    decompose(tmp_path / "mlp")
+    decompose(tmp_path / "data")
+    with pytest.raises(SystemExit):
+        compare(tmp_path, [tmp_path / "mlp"], tmp_path / "data")
+    assert "hold different samples" in capsys.readouterr().err + caplog.text
+    assert not (tmp_path / "angle_pairs.csv").exists()

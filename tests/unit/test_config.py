@@ -1,0 +1,164 @@
+"""The study file: what is accepted, and the one line that says what is not."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from featurespace import architectures
+from featurespace.config import Study, check_sources, parse_study
+from featurespace.errors import FeaturespaceError
+from featurespace.plan import Plan, blocks_of
+
+ROOT = Path(__file__).parents[2]
+
+STUDY = {
+    "study": "small",
+    "datasets": {"digits": {"kind": "digits"}, "fashion": {"kind": "fashion-mnist"}},
+    "recipes": {
+        "mlp": {
+            "dataset": "digits",
+            "model": {"kind": "mlp", "widths": [8, 4]},
+            "optimiser": {"kind": "sgd", "learning_rate": 1},
+            "schedule": {"epochs": 2},
+        },
+        "seen": {"dataset": "fashion", "task": "untrained", "model": {"kind": "cnn"}},
+    },
+}
+
+DELETE = object()
+
+
+def edited(path: str, value: object) -> dict:
+    """Return the study with one key set, or deleted."""
+    study = copy.deepcopy(STUDY)
+    section = study
+    *parents, last = path.split(".")
+    for part in parents:
+        section = section[part]
+    if value is DELETE:
+        del section[last]
+    else:
+        section[last] = value
+    return study
+
+
+# (key that is set, its value, the key that the message names, something else that it says)
+BROKEN = [
+    ("recpies", {}, "recpies", "did you mean 'recipes'?"),
+    ("recipes.mlp.model.widhts", [3], "recipes.mlp.model.widhts", "did you mean 'widths'?"),
+    ("recipes.mlp.optimiser.learningrate", 1.0, "recipes.mlp.optimiser.learningrate", "'learning_rate'"),
+    ("recipes.mlp.schedule.epoch", 3, "recipes.mlp.schedule.epoch", "did you mean 'epochs'?"),
+    ("datasets.digits.source", "/tmp", "datasets.digits.source", "unknown key"),
+    ("analysis", {"spectra": {"vector": 3}}, "analysis.spectra.vector", "did you mean 'vectors'?"),
+    ("recipes.mlp.model.widths", ["a"], "recipes.mlp.model.widths.0", "integer"),
+    ("recipes.mlp.model.widths", [], "recipes.mlp.model.widths", "empty"),
+    ("recipes.mlp.schedule.epochs", "3", "recipes.mlp.schedule.epochs", "'3'"),
+    ("recipes.mlp.schedule.epochs", 2.5, "recipes.mlp.schedule.epochs", "2.5"),
+    ("recipes.mlp.schedule.epochs", True, "recipes.mlp.schedule.epochs", "True"),
+    ("recipes.mlp.schedule.epochs", DELETE, "recipes.mlp.schedule.epochs", "missing"),
+    ("recipes.mlp.optimiser.learning_rate", float("nan"), "recipes.mlp.optimiser.learning_rate", "finite"),
+    ("recipes.mlp.schedule", DELETE, "recipes.mlp.schedule", "classify"),
+    ("recipes.mlp.dataset", "digit", "recipes.mlp.dataset", "did you mean 'digits'?"),
+    ("recipes.mlp.model.kind", "mpl", "recipes.mlp.model.kind", "did you mean 'mlp'?"),
+    ("recipes.mlp.model", {}, "recipes.mlp.model.kind", "autoencoder"),
+    ("recipes.mlp.model", 3, "recipes.mlp.model", "section"),
+    ("recipes.mlp.task", "clasify", "recipes.mlp.task", "did you mean 'classify'?"),
+    ("recipes.mlp.task", "reconstruct", "recipes.mlp.model.kind", "autoencoder"),
+    ("recipes.mlp.noise", 0.3, "recipes.mlp.noise", "denoise"),
+    ("recipes.mlp.feature_layer", "hiden2", "recipes.mlp.feature_layer", "did you mean 'hidden2'?"),
+    ("recipes.mlp.layers", ["hidden9"], "recipes.mlp.layers", "hidden1, hidden2"),
+    ("recipes.mlp.layers", ["hidden1"], "recipes.mlp.layers", "feature layer 'hidden2'"),
+    ("recipes.mlp.seeds", 0, "recipes.mlp.seeds", "0"),
+    ("recipes.mlp.seeds", [1, 1], "recipes.mlp.seeds", "twice"),
+    ("recipes.mlp.init", {"scale": 2}, "recipes.mlp.init.scale", "orthogonal"),
+    ("recipes.mlp.schedule.stop_loss", 0.1, "recipes.mlp.schedule.stop_loss", "full batch"),
+    ("recipes.seen.schedule", {"epochs": 1}, "recipes.seen.task", "untrained"),
+    ("recipes", {}, "recipes", "empty"),
+    ("recipes", DELETE, "recipes", "missing"),
+    ("recipes.a b", {}, "recipes.a b", "no name"),
+    ("recipes.data", STUDY["recipes"]["seen"], "recipes.data", "choose another"),
+    ("datasets.digits", {"kind": "mnits"}, "datasets.digits.kind", "did you mean 'mnist'?"),
+    ("datasets.digits", {}, "datasets.digits.kind", "orthonormal"),
+    ("datasets.digits", {"kind": "orthonormal", "dimension": 7}, "datasets.digits.dimension", "30"),
+    ("datasets.fashion", {"kind": "orthonormal"}, "recipes.seen.model.kind", "images"),
+    ("datasets.again", {"kind": "fashion-mnist", "source": "/x"}, "datasets.again.source", "datasets.fashion"),
+    ("seeds", 0, "seeds", "not 0"),
+    ("seeds", [], "seeds", "at least one"),
+    ("seeds", "5", "seeds", "'5'"),
+    ("figures", ["spectre"], "figures.0", "did you mean 'spectra'?"),
+    ("figures", ["spectra", "spectra"], "figures", "twice"),
+    ("study", "../elsewhere", "study", "no name"),
+    ("study", DELETE, "study", "missing"),
+    ("keep_features", "yes", "keep_features", "boolean"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "key", "says"), BROKEN, ids=[f"{b[0]}={b[1]!r}"[:60] for b in BROKEN])
+def test_broken_studies_end_in_one_line_that_names_the_key(path, value, key, says):
+    with pytest.raises(FeaturespaceError) as caught:
+        parse_study(edited(path, value), "my.yaml")
+    message = str(caught.value)
+    assert message.startswith(f"my.yaml: {key}: ")
+    assert says in message
+    assert "\n" not in message
+
+
+def test_a_study_that_is_no_mapping_is_refused():
+    with pytest.raises(FeaturespaceError, match="mapping"):
+        parse_study([1, 2])
+
+
+def test_a_source_that_is_missing_is_named(tmp_path):
+    study = edited("datasets.fashion.source", str(tmp_path / "nowhere"))
+    with pytest.raises(FeaturespaceError, match=r"datasets\.fashion\.source: no directory .*nowhere"):
+        check_sources(parse_study(study, "my.yaml"), "my.yaml")
+    check_sources(parse_study(edited("datasets.fashion.source", str(tmp_path))))
+    check_sources(parse_study(edited("datasets.fashion.source", "https://mirror.example/fashion/")))
+
+
+def test_numbers_that_are_equal_give_equal_parameters():
+    one = Plan(parse_study(edited("recipes.mlp.optimiser.learning_rate", 1)))
+    other = Plan(parse_study(edited("recipes.mlp.optimiser.learning_rate", 1.0)))
+    assert repr(one.train_run("mlp", 0)) == repr(other.train_run("mlp", 0))
+
+
+def test_the_order_of_keys_changes_no_parameters():
+    shuffled = copy.deepcopy(STUDY)
+    shuffled["recipes"]["mlp"] = dict(reversed(shuffled["recipes"]["mlp"].items()))
+    assert repr(Plan(parse_study(shuffled)).train_run("mlp", 0)) == repr(Plan(parse_study(STUDY)).train_run("mlp", 0))
+
+
+def test_another_seed_refills_the_last_block_or_opens_one():
+    assert blocks_of([0, 1, 2], 2) == [[0, 1], [2]]
+    assert blocks_of([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
+    assert blocks_of([0, 1, 2, 3, 4], 2) == [[0, 1], [2, 3], [4]]
+
+
+def test_every_field_of_the_study_is_described():
+    def properties(model):
+        yield from model.get("properties", {}).items()
+
+    schema = Study.model_json_schema()
+    for name, model in [("Study", schema), *schema["$defs"].items()]:
+        assert model.get("description"), name
+        for key, field in properties(model):
+            described = field.get("description") or ("$ref" in field)
+            assert described, f"{name}.{key}"
+
+
+def test_the_depth_of_layers_counts_from_the_input():
+    model = {"kind": "cnn", "channels": [4, 8], "hidden": 16}
+    assert architectures.layer_names(model) == ["conv1", "conv2", "hidden"]
+    assert [architectures.layer_depth(model, name) for name in ["input", "conv1", "hidden"]] == [0, 1, 3]
+    assert architectures.feature_layer(model) == "hidden"
+    with pytest.raises(ValueError, match="unknown architecture"):
+        architectures.layer_names({"kind": "none"})
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml"))], ids=lambda path: path.name
+)
+def test_the_studies_that_are_shipped_are_valid(path):
+    parse_study(yaml.safe_load(path.read_text()), path.name)

@@ -1,0 +1,120 @@
+"""The lease of a device: which GPUs there are, and one job a GPU."""
+
+import os
+import threading
+
+import pytest
+import torch
+
+from featurespace import device
+from featurespace.errors import FeaturespaceError
+
+LISTING = """\
+GPU 0: NVIDIA A100 (UUID: GPU-aaa)
+  MIG 1g.5gb Device 0: (UUID: MIG-a1)
+  MIG 1g.5gb Device 1: (UUID: MIG-a2)
+GPU 1: NVIDIA A100 (UUID: GPU-bbb)
+"""
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with two GPUs, the first in slices, as its driver lists them."""
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTING}END\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "POLL_SECONDS", 0.01)
+    return tool
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ["MIG-a1", "MIG-a2", "GPU-bbb"]),
+        ("", []),
+        ("-1", []),
+        ("1", ["GPU-bbb"]),
+        ("0,1", ["MIG-a1", "GPU-bbb"]),
+        ("1,7,0", ["GPU-bbb"]),
+        ("MIG-a2", ["MIG-a2"]),
+    ],
+)
+def test_gpus_are_those_that_the_environment_leaves_visible(machine, monkeypatch, visible, expected):
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert device.list_gpus() == expected
+
+
+def test_no_gpu_means_the_cpu_unless_a_gpu_is_asked_for(machine, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with device.lease_device("auto") as leased:
+        assert leased == torch.device("cpu")
+    with pytest.raises(FeaturespaceError, match="there is no GPU"), device.lease_device("cuda"):
+        pass
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_not_used(machine, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with device.lease_device("auto") as leased:
+        assert leased == torch.device("cpu")
+    with pytest.raises(FeaturespaceError, match="cannot use GPU"), device.lease_device("cuda"):
+        pass
+
+
+def test_cpu_is_the_cpu_even_where_there_is_a_gpu(machine):
+    with device.lease_device("cpu") as leased:
+        assert leased == torch.device("cpu")
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_an_unknown_preference_is_refused():
+    with pytest.raises(FeaturespaceError, match="none of auto, cpu, cuda"), device.lease_device("gpu"):
+        pass
+
+
+def test_a_gpu_is_lent_to_one_job_at_a_time(machine, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    events = []
+
+    def second_job():
+        _, lock = device._acquire_one(["GPU-bbb"])
+        events.append("second")
+        lock.release()
+
+    with device.lease_device("auto") as leased:
+        assert leased == torch.device("cuda")
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-bbb"
+        thread = threading.Thread(target=second_job)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        events.append("first")
+    thread.join(5)
+    assert events == ["first", "second"]
+
+
+def test_two_jobs_get_two_gpus_and_the_environment_comes_back(machine):
+    with device.lease_device("auto"):
+        first = os.environ.pop("CUDA_VISIBLE_DEVICES")
+        with device.lease_device("auto"):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] != first
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_tf32_is_off_and_deterministic_algorithms_are_asked_for():
+    with device.lease_device("cpu"):
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+        assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_leased_gpu_computes():
+    with device.lease_device("cuda") as leased:
+        assert torch.ones(2, device=leased).sum().item() == 2

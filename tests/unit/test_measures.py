@@ -1,0 +1,162 @@
+"""Compression, discrimination, NC1 and rank against explicit loops, and where there is nothing to measure."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import reference
+
+from featurespace.errors import FeaturespaceError
+from featurespace.measures import measure, numerical_rank
+from featurespace.spectra import Rows
+
+
+def clusters(
+    spread: float, distance: float, offset: float = 0.0, *, n: int = 240, d: int = 12, classes: int = 5, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make float32 features around class means, in classes of unequal size, and their labels."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(classes, size=n) ** 2  # labels need not be 0..K-1
+    means = distance * generator.normal(size=(classes**2, d))
+    features = offset + means[labels] + spread * generator.normal(size=(n, d))
+    return features.astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    ("spread", "distance", "offset"),
+    [(1.0, 1.0, 0.0), (1e-2, 1e-2, 1e3), (1e-2, 1e-3, 1e3), (1e-4, 1.0, 0.0), (1e-4, 1.0, 2.0), (1e-6, 1.0, 0.0)],
+)
+@pytest.mark.parametrize("block_rows", [1, 37, 1000])
+def test_measures_match_the_definitions(spread, distance, offset, block_rows):
+    features, labels = clusters(spread, distance, offset)
+    found = measure(Rows.of(features, block_rows=block_rows), labels)
+    assert found.reliable == (found.compression >= 1e-8)
+    if found.reliable:
+        # An offset of 1e3 leaves the reference itself with fewer digits, so it sees the features without it.
+        exact = features.astype(np.float64) - np.float32(offset)
+        assert found.compression == pytest.approx(reference.compression(exact, labels), rel=1e-10)
+        assert found.nc1 == pytest.approx(reference.nc1(exact, labels), rel=1e-9)
+        within, between = reference.scatter(exact, labels)
+        assert found.within_trace == pytest.approx(np.trace(within), rel=1e-10)
+        assert found.between_trace == pytest.approx(np.trace(between), rel=1e-10)
+    assert found.discrimination == pytest.approx(reference.discrimination(features, labels), rel=1e-10, abs=1e-14)
+    assert found.numerical_rank == reference.numerical_rank(features)
+    assert found.frobenius_norm == pytest.approx(np.linalg.norm(features.astype(np.float64)), rel=1e-12)
+
+
+def test_the_reference_agrees_even_with_the_offset_left_in():
+    features, labels = clusters(1e-2, 1e-2, 1e3)
+    found = measure(Rows.of(features, block_rows=50), labels)
+    assert found.compression == pytest.approx(reference.compression(features, labels), rel=1e-10)
+
+
+def test_more_features_than_samples():
+    features, labels = clusters(0.5, 1.0, n=40, d=90)
+    found = measure(Rows.of(features, block_rows=9), labels)
+    assert found.compression == pytest.approx(reference.compression(features, labels), rel=1e-11)
+    assert found.nc1 == pytest.approx(reference.nc1(features, labels), rel=1e-8)
+    assert found.numerical_rank == reference.numerical_rank(features)
+
+
+def test_classes_in_a_flat_space():
+    # As many classes as features, so that the between-class covariance has full rank.
+    features, labels = clusters(0.5, 1.0, d=3, classes=6)
+    assert measure(Rows.of(features), labels).nc1 == pytest.approx(reference.nc1(features, labels), rel=1e-10)
+
+
+def test_orthonormal_rows_have_the_paper_s_compression():
+    # K classes of n orthonormal rows: C = K (n - 1) / (K - 1), layerwise.md T0.
+    features = np.linalg.qr(np.random.default_rng(0).normal(size=(50, 30)))[0].T
+    labels = np.repeat([0, 1, 2], 10)
+    found = measure(Rows.of(features), labels)
+    assert found.compression == pytest.approx(13.5, rel=1e-12)
+    assert found.discrimination == pytest.approx(1, abs=1e-12)
+    assert found.numerical_rank == 29
+
+
+def test_measures_do_not_see_rotation_scale_and_order():
+    features, labels = clusters(0.5, 1.0)
+    generator = np.random.default_rng(1)
+    rotation, _ = np.linalg.qr(generator.normal(size=(12, 12)))
+    order = generator.permutation(len(labels))
+    base = measure(Rows.of(features), labels)
+    other = measure(Rows.of(3.0 * features[order].astype(np.float64) @ rotation), labels[order])
+    for name in ("compression", "discrimination", "nc1", "numerical_rank"):
+        assert getattr(other, name) == pytest.approx(getattr(base, name), rel=1e-10)
+    assert other.frobenius_norm == pytest.approx(3 * base.frobenius_norm)
+
+
+def test_discrimination_is_signed():
+    means = np.array([[1.0, 0.0], [-0.8, 0.6]])
+    found = measure(Rows.of(np.repeat(means, 3, axis=0)), np.repeat([0, 1], 3))
+    assert found.discrimination == pytest.approx(1.8)
+
+
+def test_full_collapse_is_flagged():
+    means = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    labels = np.arange(40) % 4
+    found = measure(Rows.of(means[labels], block_rows=7), labels)
+    assert found.compression == 0
+    assert found.nc1 == 0
+    assert not found.reliable
+
+
+def test_one_class():
+    features, _ = clusters(1.0, 1.0)
+    found = measure(Rows.of(features), np.zeros(len(features), dtype=int))
+    assert found.compression == float("inf")
+    assert found.between_trace == 0
+    assert np.isnan(found.discrimination)
+    assert np.isnan(found.nc1)
+    assert not found.reliable
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_dead_and_constant_layers(value):
+    found = measure(Rows.of(np.full((30, 4), value, dtype=np.float32)), np.arange(30) % 3)
+    assert np.isnan(found.compression)
+    assert np.isnan(found.nc1)
+    assert found.within_trace == found.between_trace == 0
+    assert found.numerical_rank == (1 if value else 0)
+    assert found.discrimination == 0 if value else np.isnan(found.discrimination)
+    assert not found.reliable
+
+
+def test_one_sample():
+    found = measure(Rows.of(np.array([[3.0, 4.0]])), np.array([7]))
+    assert found.frobenius_norm == 5
+    assert np.isnan(found.compression)
+
+
+def test_equal_means_leave_no_rounding_behind():
+    rows = np.random.default_rng(0).normal(loc=50, size=(30, 5)).astype(np.float32)
+    features = np.concatenate([rows, rows[::-1]])
+    found = measure(Rows.of(features, block_rows=7), np.repeat([0, 1], 30))
+    assert found.compression == float("inf")
+
+
+def test_numerical_rank_counts_what_reaches_the_share():
+    assert numerical_rank(np.array([5.0, 4.0, 1.0]), 0.9) == 2
+    assert numerical_rank(np.array([5.0, 4.0, 1.0]), 0.91) == 3
+    assert numerical_rank(np.zeros(3)) == 0
+
+
+def test_what_is_not_finite_is_refused():
+    features, labels = clusters(1.0, 1.0)
+    features[3, 3] = np.inf
+    with pytest.raises(FeaturespaceError, match="layer hidden1: sample 3"):
+        measure(Rows.of(features, name="layer hidden1"), labels)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_agrees_with_cpu():
+    features, labels = clusters(1e-2, 1e-2, 1e3)
+    cpu = measure(Rows.of(features, block_rows=100), labels)
+    gpu = measure(Rows.of(features, block_rows=100, device="cuda"), labels)
+    for name in ("compression", "discrimination", "nc1", "numerical_rank", "frobenius_norm"):
+        assert getattr(gpu, name) == pytest.approx(getattr(cpu, name), rel=1e-9)

@@ -1,0 +1,137 @@
+"""The networks: their layers, the independence of stacked seeds, their initialisation."""
+
+import pytest
+import torch
+from torch import nn
+
+from featurespace.architectures import layer_names
+from featurespace.errors import FeaturespaceError
+from featurespace.networks import BatchNorm, build_network, initialise, scale_inputs, stacks_of
+
+MODELS = {
+    "mlp": {"kind": "mlp", "widths": [12, 7], "batch_norm": False},
+    "mlp with batch norm": {"kind": "mlp", "widths": [12, 7], "batch_norm": True},
+    "linear": {"kind": "linear", "depth": 4, "width": 9},
+    "cnn": {"kind": "cnn", "channels": [4, 6], "hidden": 5, "batch_norm": True},
+    "autoencoder": {"kind": "autoencoder", "channels": [4, 6], "latent": 3},
+}
+
+
+def generators(seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def initialised(model, shape, seeds, scheme="default", scale=1.0, dtype=torch.float32):
+    network = build_network(model, shape, n_classes=3, n_seeds=len(seeds), dtype=dtype)
+    initialise(network, scheme, scale, generators(seeds))
+    return network
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_taps_are_the_layers_that_the_architecture_names_in_order_of_depth(model):
+    network = initialised(model, (1, 8, 8), [0])
+    prediction, taps = network(torch.rand(1, 5, 1, 8, 8))
+    assert list(taps) == layer_names(model)
+    assert all(tap.shape[:2] == (1, 5) for tap in taps.values())
+    assert prediction.shape == ((1, 5, 1, 8, 8) if model["kind"] == "autoencoder" else (1, 5, 3))
+
+
+def test_taps_have_the_documented_shapes():
+    _, taps = initialised(MODELS["cnn"], (2, 9, 8), [0])(torch.rand(1, 5, 2, 9, 8))
+    assert [tuple(tap.shape) for tap in taps.values()] == [(1, 5, 4, 4, 4), (1, 5, 6, 2, 2), (1, 5, 5)]
+    _, taps = initialised(MODELS["autoencoder"], (2, 9, 8), [0])(torch.rand(1, 5, 2, 9, 8))
+    assert [tuple(tap.shape) for tap in taps.values()] == [(1, 5, 4, 5, 4), (1, 5, 6, 3, 2), (1, 5, 3)]
+    assert all((taps[f"conv{i}"] >= 0).all() for i in (1, 2))
+    assert (taps["latent"] < 0).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (1, 7, 5), (1, 1, 3)])
+def test_autoencoder_gives_back_the_shape_of_its_input(shape):
+    model = {"kind": "autoencoder", "channels": [2, 3, 4], "latent": 3}
+    assert initialised(model, shape, [0])(torch.rand(1, 2, *shape))[0].shape == (1, 2, *shape)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp with batch norm", "linear"])
+def test_stacked_networks_are_the_single_ones(name):
+    x = torch.rand(3, 10, 1, 4, 4, dtype=torch.float64)
+    stacked = initialised(MODELS[name], (1, 4, 4), [5, 6, 7], dtype=torch.float64)
+    prediction, taps = stacked(x)
+    for s, seed in enumerate([5, 6, 7]):
+        single = initialised(MODELS[name], (1, 4, 4), [seed], dtype=torch.float64)
+        expected, expected_taps = single(x[s : s + 1])
+        torch.testing.assert_close(prediction[s : s + 1], expected, rtol=1e-12, atol=1e-14)
+        for layer, tap in expected_taps.items():
+            torch.testing.assert_close(taps[layer][s : s + 1], tap, rtol=1e-12, atol=1e-14)
+        assert torch.equal(dict(stacked.named_parameters())["output.weight"][s], single["output"].weight[0])
+
+
+def test_no_gradient_of_one_seed_reaches_another():
+    network = initialised(MODELS["mlp with batch norm"], (6,), [0, 1])
+    network(torch.rand(2, 9, 6))[0][0].square().sum().backward()
+    for parameter in network.parameters():
+        assert parameter.grad is not None
+        assert not parameter.grad[1].any()
+    assert network["output"].weight.grad[0].any()
+
+
+def test_batch_norm_is_pytorch_s_for_each_seed():
+    ours = BatchNorm(2, 3, {"dtype": torch.float64})
+    x = torch.randn(2, 7, 3, dtype=torch.float64)
+    y = ours(x)
+    for s in range(2):
+        theirs = nn.BatchNorm1d(3, dtype=torch.float64)
+        torch.testing.assert_close(y[s], theirs(x[s]))
+        torch.testing.assert_close(ours.running_mean[s], theirs.running_mean)
+        torch.testing.assert_close(ours.running_var[s], theirs.running_var)
+        torch.testing.assert_close(ours.eval()(x)[s], theirs.eval()(x[s]))
+    images = torch.randn(1, 7, 3, 2, 2, dtype=torch.float64)
+    theirs = nn.BatchNorm2d(3, dtype=torch.float64)
+    torch.testing.assert_close(BatchNorm(1, 3, {"dtype": torch.float64})(images)[0], theirs(images[0]))
+
+
+def test_default_initialisation_has_pytorch_s_bounds():
+    torch.manual_seed(0)
+    model = {"kind": "autoencoder", "channels": [64, 128], "latent": 200}
+    network = initialised(model, (1, 8, 8), [0])
+    theirs = {
+        "conv2": nn.Conv2d(64, 128, 3),
+        "latent": nn.Linear(512, 200),
+        "deconv2": nn.ConvTranspose2d(128, 64, 3),
+    }
+    for name, layer in theirs.items():
+        for ours, other in ((network[name].weight[0], layer.weight), (network[name].bias[0], layer.bias)):
+            assert ours.shape == other.shape
+            assert ours.abs().max().item() == pytest.approx(other.abs().max().item(), rel=0.1)
+            assert ours.abs().mean().item() == pytest.approx(other.abs().mean().item(), rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["mlp", "linear", "cnn"])
+def test_orthogonal_initialisation_has_equal_singular_values_and_no_bias(name):
+    seeds = [0] if name == "cnn" else [0, 1]
+    network = initialised(MODELS[name], (1, 8, 8), seeds, "orthogonal", 0.3, torch.float64)
+    for key, parameter in network.named_parameters():
+        if key.endswith("bias"):
+            assert not parameter.any()
+        elif not key.startswith("norm"):
+            for matrix in parameter.detach():
+                values = torch.linalg.svdvals(matrix.flatten(1))
+                torch.testing.assert_close(values, torch.full_like(values, 0.3))
+
+
+def test_seeds_of_a_block_share_a_network_where_they_can():
+    assert stacks_of(MODELS["mlp"], [3, 4]) == stacks_of(MODELS["linear"], [3, 4]) == [[3, 4]]
+    assert stacks_of(MODELS["cnn"], [3, 4]) == stacks_of(MODELS["autoencoder"], [3, 4]) == [[3], [4]]
+
+
+def test_inputs_are_pixels_in_the_unit_interval_or_values_as_they_are():
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    torch.testing.assert_close(scale_inputs(pixels, 0.2, 2.0, torch.float32), torch.tensor([-0.1, 0.0, 0.4]))
+    values = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert torch.equal(scale_inputs(values, 0.0, 1.0, torch.float64), values)
+
+
+def test_a_network_that_does_not_fit_the_data_is_refused():
+    with pytest.raises(FeaturespaceError, match="to nothing"):
+        build_network(MODELS["cnn"], (1, 3, 8), 3, 1)
+    with pytest.raises(FeaturespaceError, match="needs images"):
+        build_network(MODELS["autoencoder"], (50,), 3, 1)

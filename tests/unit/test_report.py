@@ -1,0 +1,263 @@
+"""The report and the run table: self-contained, escaped, and its numbers those of the tables."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_tables import Made, make
+
+from featurespace.errors import FeaturespaceError
+from featurespace.figures import angle_dynamics, angle_matrix, layers, training
+from featurespace.report import (
+    FigureEntry,
+    angle_summary,
+    answers,
+    caption_html,
+    image_uri,
+    run_rows,
+    timings,
+    versions,
+    write_html,
+)
+from featurespace.run_table import COLUMNS, tabulate_runs
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    return make(n_seeds=2, epochs=4)
+
+
+@pytest.fixture(scope="module")
+def tables(made: Made) -> dict[str, pd.DataFrame]:
+    return {
+        "angle_dynamics": angle_dynamics.tidy(made.dynamics, made.spec),
+        "angle_matrix": angle_matrix.tidy(made.pairs, made.spec),
+        "layers": layers.tidy(made.layers, made.runs, made.spec),
+        "training": training.tidy(made.history, made.spec),
+    }
+
+
+def html_of(made: Made, tables: dict[str, pd.DataFrame], **changes: str) -> str:
+    spec = {"study": "demo", "title": "A title", "question": "A question?", "command": "snakemake"}
+    spec |= made.spec | changes
+    figure = FigureEntry(
+        name="training",
+        image=image_uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        alternative="curves",
+        caption=caption_html("**What it shows.** More & more."),
+        csv="results/demo/figures/training.csv",
+        csv_link="figures/training.csv",
+        png_link="figures/training.png",
+        command="snakemake --force results/demo/figures/training.svg",
+    )
+    return write_html(spec, [figure], tables, made.runs, "study: demo\n", [], versions(), "results/demo")
+
+
+class _Page(HTMLParser):
+    """Collects what a page loads, where it links to, and whether its elements close."""
+
+    VOID = ("meta", "link", "img", "br", "hr", "input")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for key, value in attrs:
+            if key == "src" or (tag == "link" and key == "href"):
+                self.loads.append(value or "")
+            elif key == "href":
+                self.links.append(value or "")
+            elif key == "id":
+                self.ids.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_loads_nothing_and_is_whole(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    text = html_of(made, tables)
+    page = _Page()
+    page.feed(text)
+    assert page.open == []
+    assert all(load.startswith("data:") for load in page.loads)
+    assert "script" not in page.tags
+    assert "url(" not in text and "@import" not in text
+    assert len(set(page.ids)) == len(page.ids)
+    anchors = {link[1:] for link in page.links if link.startswith("#")}
+    assert anchors <= set(page.ids)
+    assert not [link for link in page.links if re.match(r"[a-z]+:|/", link)]  # files beside it, nothing elsewhere
+
+
+def test_every_figure_names_its_data_and_its_command(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    text = html_of(made, tables)
+    assert "results/demo/figures/training.csv" in text
+    assert "<pre>snakemake --force results/demo/figures/training.svg</pre>" in text
+    assert "<strong>What it shows.</strong> More &amp; more." in text
+
+
+def test_what_a_study_says_is_escaped(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    text = html_of(made, tables, title="<img src=x>", question="a < b & {{ c }}")
+    assert "<img src=x>" not in text
+    assert "&lt;img src=x&gt;" in text
+    assert "a &lt; b &amp; {{ c }}" in text
+
+
+def test_the_page_survives_a_study_without_figures_or_with_one_run() -> None:
+    one = make(recipes=[make().spec["recipes"][0]], n_seeds=1, epochs=0)
+    page = _Page()
+    page.feed(html_of(one, {}))
+    assert page.open == []
+
+
+def test_captions_cannot_bring_in_html_or_files() -> None:
+    with pytest.raises(FeaturespaceError, match="caption"):
+        caption_html(".. include:: /etc/hostname\n")
+    with pytest.raises(FeaturespaceError, match="caption"):
+        caption_html(".. raw:: html\n\n   <script></script>\n")
+
+
+@pytest.mark.parametrize("name", ["angle_dynamics", "angle_matrix", "spectra", "layers", "training"])
+def test_the_captions_of_the_figures_are_sound(name: str, pytestconfig: pytest.Config) -> None:
+    text = (pytestconfig.rootpath / "report" / f"{name}.rst").read_text(encoding="utf-8")
+    assert "{" not in text  # Snakemake fills captions in as templates
+    html = caption_html(text)
+    assert html.startswith("<p><strong>")
+    assert "problematic" not in html
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def test_angles_are_summed_up_as_in_the_tables(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    matrix = tables["angle_matrix"]
+    rows = {row["key"]: row for row in angle_summary(tables["angle_dynamics"], matrix, made.spec["recipes"], "digits")}
+    assert list(rows) == ["start", "seeds", "recipes", "data", "shuffled", "untrained"]
+    trained = ["mlp", "cnn", "autoencoder", "denoising-autoencoder"]
+    pairs = matrix[
+        (matrix["dataset"] == "digits")
+        & (matrix["centring"] == "centred")
+        & matrix["recipe_a"].isin(trained)
+        & matrix["recipe_b"].isin(trained)
+        & (matrix["recipe_a"] != matrix["recipe_b"])
+    ]
+    assert len(pairs) == 6
+    assert rows["recipes"]["centred"]["mean"] == pytest.approx(pairs["angle_deg"].mean())
+    assert rows["recipes"]["centred"]["null"] == pytest.approx(pairs["null_mean_deg"].mean())
+    assert rows["start"]["correlation"] is None
+
+
+def test_answers_say_the_numbers_of_the_tables(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    digits, orthonormal = answers(tables, made.runs, made.spec["recipes"])
+    assert digits["dataset"] == "digits"
+    accuracy = made.runs.groupby("recipe")["test_accuracy"].mean()
+    best = max(("mlp", "cnn"), key=lambda name: accuracy[name])
+    assert any(f"{accuracy[best]:.1%} ({best})" in sentence for sentence in digits["sentences"])
+    assert any("compression C falls" in sentence and "(linear" in sentence for sentence in orthonormal["sentences"])
+    assert not any("shuffled" in sentence for sentence in digits["sentences"])
+
+
+def test_answers_need_no_figure(made: Made) -> None:
+    found = answers({}, made.runs, made.spec["recipes"])
+    assert [answer["angles"] for answer in found] == [[], []]
+    assert any("accuracy" in sentence for sentence in found[0]["sentences"])
+
+
+def test_times_are_summed_by_rule(tmp_path) -> None:
+    head = "s\th:m:s\tmax_rss\n"
+    for path, row in {
+        "train_run/a/block-0.tsv": "10.5\t0:00:10\t100\n",
+        "train_run/b/block-0.tsv": "20\t0:00:20\t-\n",
+        "compare_runs.tsv": "1\t0:00:01\t50\n",
+        "broken.tsv": None,
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("" if row is None else head + row)
+    assert timings(tmp_path) == [
+        {"rule": "train_run", "n_jobs": 2, "total_s": 30.5, "longest_s": 20.0, "peak_mib": 100.0},
+        {"rule": "compare_runs", "n_jobs": 1, "total_s": 1.0, "longest_s": 1.0, "peak_mib": 50.0},
+    ]
+    assert timings(tmp_path / "nowhere") == []
+
+
+def test_versions_name_what_decides_numbers() -> None:
+    found = versions()
+    assert {"python", "torch", "torchvision", "snakemake", "numpy", "zarr", "xarray", "platform"} <= set(found)
+
+
+def test_run_rows_hold_mean_and_deviation(made: Made) -> None:
+    rows = run_rows(made.runs)
+    mlp = next(row for row in rows["recipes"] if row[0][0] == "mlp")
+    losses = made.runs.loc[made.runs["recipe"] == "mlp", "train_loss"]
+    assert mlp[7] == (f"{losses.mean():.3g}", f"± {losses.std(ddof=1):.2g}")
+    assert rows["headings"][-1] == "Converged"
+    assert len(rows["seeds"]) == len(made.runs)
+    assert all(len(row) == 7 + len(rows["headings"]) for row in rows["recipes"])
+
+
+# --- the run table ----------------------------------------------------------------------------------------------------
+
+
+def _run(name: str, seeds: list[int], block: int, converged: bool | None) -> tuple[pd.DataFrame, dict]:
+    history = pd.DataFrame(
+        [
+            {
+                "dataset": "digits",
+                "recipe": name,
+                "block": block,
+                "seed": seed,
+                "step": step,
+                "epoch": step / 10,
+                "learning_rate": 0.1,
+                "train_loss": 1.0 / (1 + step + seed),
+                "train_accuracy": 0.5,
+                "test_loss": np.nan,
+                "test_accuracy": np.nan,
+                "relative_loss": np.nan,
+            }
+            for seed in seeds
+            for step in (0, 10, 20)
+        ]
+    )
+    digest = {
+        "recipe": name,
+        "seeds": seeds,
+        "steps": {str(seed): [0, 10, 20] for seed in seeds},
+        "epochs": {str(seed): [0.0, 1.0, 2.0] for seed in seeds},
+        "converged": {str(seed): converged for seed in seeds},
+        "n_parameters": 42,
+    }
+    return history, digest
+
+
+def test_runs_are_tabulated_in_the_order_of_the_study() -> None:
+    recipes = [{"name": name, "dataset": "digits", "task": "classify", "kind": "mlp"} for name in ("z", "a")]
+    runs = [_run("a", [0, 1], 0, None), _run("z", [2], 1, False), _run("z", [0, 1], 0, True)]
+    table = tabulate_runs([history for history, _ in runs], [digest for _, digest in runs], recipes)
+    assert tuple(table.columns) == COLUMNS
+    assert list(zip(table["recipe"], table["seed"], table["block"], strict=True)) == [
+        ("z", 0, 0),
+        ("z", 1, 0),
+        ("z", 2, 1),
+        ("a", 0, 0),
+        ("a", 1, 0),
+    ]
+    assert table["converged"].tolist() == [True, True, False, None, None]
+    assert table["train_loss"].iloc[2] == pytest.approx(1 / 23)
+    assert (table["steps"].iloc[0], table["epochs"].iloc[0], table["n_parameters"].iloc[0]) == (20, 2.0, 42)
+
+
+def test_a_history_that_lacks_a_seed_is_an_error() -> None:
+    history, digest = _run("a", [0, 1], 0, None)
+    recipes = [{"name": "a", "dataset": "digits", "task": "classify", "kind": "mlp"}]
+    with pytest.raises(FeaturespaceError, match="run a, seed 1"):
+        tabulate_runs([history[history["seed"] == 0]], [digest], recipes)

@@ -1,0 +1,108 @@
+"""A copy of the workflow in a directory of its own, and the real Snakemake run on it."""
+
+import copy
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "rules", "scripts", "profiles", "report", "envs", "config.yaml")
+
+# Real data and every kind of stage, in the smallest size that trains: two data sets, two blocks of seeds.
+TINY: dict[str, Any] = {
+    "study": "tiny",
+    "device": "cpu",
+    "datasets": {
+        "digits": {"kind": "digits", "sample_set": {"limit": 200}},
+        "rows": {"kind": "orthonormal"},
+    },
+    "recipes": {
+        "mlp": {
+            "dataset": "digits",
+            "model": {"kind": "mlp", "widths": [16, 8]},
+            "optimiser": {"kind": "sgd", "learning_rate": 0.1},
+            "schedule": {"epochs": 2},
+            "seeds": 3,
+            "block": 2,
+        },
+        "seen": {
+            "dataset": "digits",
+            "task": "untrained",
+            "model": {"kind": "cnn", "channels": [4], "hidden": 8},
+            "seeds": 1,
+        },
+        "line": {
+            "dataset": "rows",
+            "loss": "mse",
+            "model": {"kind": "linear", "depth": 3, "width": 50},
+            "schedule": {"epochs": 2, "batch_size": None},
+            "seeds": 1,
+        },
+    },
+    "analysis": {"angles": {"permutations": 19}},
+}
+
+
+class Workflow:
+    """The workflow in a directory.
+
+    Parameters
+    ----------
+    root
+        The directory; filled with a copy of this project's workflow if it is empty.
+    study
+        The study, as plain data.
+    """
+
+    def __init__(self, root: Path, study: dict[str, Any]) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        if not (root / "Snakefile").exists():
+            for part in PARTS:
+                source = ROOT / part
+                if source.is_dir():
+                    shutil.copytree(source, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy2(source, root / part)
+        self.write_study(study)
+
+    def write_study(self, study: dict[str, Any]) -> None:
+        """Write the study file."""
+        self.study = copy.deepcopy(study)
+        (self.root / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+
+    def copy_to(self, root: Path) -> "Workflow":
+        """Copy everything, results and Snakemake's records included, with its time stamps."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Workflow(root, self.study)
+
+    def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run the real Snakemake on the study."""
+        command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", *arguments]
+        # Quick tests of many small jobs: threads of a matrix library would only get into each other's way.
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, cwd=self.root, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        )
+
+    def run(self, *arguments: str) -> None:
+        """Run the study to its end."""
+        done = self.snakemake(*arguments)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+
+    def pending(self) -> set[str]:
+        """Name the jobs that would run now, each by its log: rule, then its wildcards."""
+        done = self.snakemake("--detailed-summary")
+        assert done.returncode == 0, done.stdout + done.stderr
+        table = csv.DictReader(io.StringIO(done.stdout), delimiter="\t")
+        prefix = f"results/{self.study['study']}/logs/"
+        return {
+            row["log-file(s)"].removeprefix(prefix).removesuffix(".log") for row in table if row["plan"] != "no update"
+        }

@@ -1,0 +1,290 @@
+"""Stale is exact: every kind of edit against the exact set of jobs that must run, as the real Snakemake sees it."""
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import TINY
+
+pytestmark = pytest.mark.workflow
+
+FIGURES = ["angle_dynamics", "angle_matrix", "spectra", "layers", "training"]
+INPUTS = {"digits": "datasets/digits", "rows": "datasets/rows"}
+RUNS = {
+    "mlp": ["runs/mlp/block-0", "runs/mlp/block-1"],
+    "seen": ["runs/seen/block-0"],
+    "line": ["runs/line/block-0"],
+}
+RECIPES_OF = {"digits": ["mlp", "seen"], "rows": ["line"]}
+
+
+# --- what must run below a job, written out by hand ---
+
+REPORT = {"write_report"}
+STUDY = {"write_study"} | REPORT
+
+
+def plots(*names: str) -> set[str]:
+    """The figures, and what shows them."""
+    return {f"plot_{name}" for name in names} | REPORT
+
+
+COMPARISON = {"compare_runs"} | plots("angle_dynamics", "angle_matrix")
+RUN_TABLE = {"tabulate_runs"} | plots("layers")
+
+
+def decomposed(*origins: str) -> set[str]:
+    """The decomposition of some features, and below."""
+    return {f"decompose_features/{origin}" for origin in origins} | COMPARISON | plots("spectra")
+
+
+def measured(*origins: str) -> set[str]:
+    """The layer measures of some features, and below."""
+    return {f"measure_layers/{origin}" for origin in origins} | plots("layers")
+
+
+def analysed(*origins: str) -> set[str]:
+    """Everything that reads features."""
+    return decomposed(*origins) | measured(*origins)
+
+
+def dumped(*recipes: str) -> set[str]:
+    """The features of recipes, and below."""
+    runs = [run for recipe in recipes for run in RUNS[recipe]]
+    return {f"dump_features/{run.removeprefix('runs/')}" for run in runs} | analysed(*runs)
+
+
+def trained(*recipes: str) -> set[str]:
+    """The training of recipes, and below."""
+    runs = [run for recipe in recipes for run in RUNS[recipe]]
+    training = {f"train_run/{run.removeprefix('runs/')}" for run in runs}
+    return training | dumped(*recipes) | RUN_TABLE | plots("training")
+
+
+def inputs(*datasets: str) -> set[str]:
+    """The data sets' own features, and below."""
+    return {f"dump_inputs/{name}" for name in datasets} | analysed(*(INPUTS[name] for name in datasets))
+
+
+def prepared(*datasets: str) -> set[str]:
+    """Data sets, and below."""
+    recipes = [recipe for name in datasets for recipe in RECIPES_OF[name]]
+    return {f"prepare_dataset/{name}" for name in datasets} | inputs(*datasets) | trained(*recipes)
+
+
+ALL_RUNS = [run for runs in RUNS.values() for run in runs]
+ALL_ORIGINS = [*INPUTS.values(), *ALL_RUNS]
+EVERY_PLOT = plots(*FIGURES)
+EVERYTHING = prepared("digits", "rows") | STUDY
+
+
+# --- edits of the study ---
+
+
+def setting(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Set a key of the study."""
+
+    def edit(study: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for part in parents:
+            study = study.setdefault(part, {})
+        study[last] = value
+
+    return edit
+
+
+def reordered(study: dict[str, Any]) -> None:
+    """Turn the recipes round: the colours of the figures follow their order."""
+    study["recipes"] = dict(reversed(study["recipes"].items()))
+
+
+def reordered_keys(study: dict[str, Any]) -> None:
+    """Turn the keys of a recipe round, which says nothing new."""
+    study["recipes"]["mlp"] = dict(reversed(study["recipes"]["mlp"].items()))
+
+
+ANOTHER = {"dataset": "digits", "task": "untrained", "model": {"kind": "mlp", "widths": [4]}, "seeds": 1}
+NEW_RUN = {"train_run/new/block-0", "dump_features/new/block-0"} | analysed("runs/new/block-0")
+EVERY_TABLE = COMPARISON | RUN_TABLE | EVERY_PLOT | STUDY
+
+STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
+    "nothing": (lambda study: None, set()),
+    "the order of keys": (reordered_keys, set()),
+    "2 becomes 2.0, in a number that may be fractional": (setting("datasets.rows.noise", 1), set()),
+    "the device": (setting("device", "auto"), set()),
+    "the title": (setting("title", "Another"), STUDY),
+    "the learning rate of one recipe": (setting("recipes.mlp.optimiser.learning_rate", 0.05), trained("mlp") | STUDY),
+    "the epochs of one recipe": (setting("recipes.line.schedule.epochs", 3), trained("line") | STUDY),
+    "the model of one recipe": (setting("recipes.mlp.model.widths", [16, 9]), trained("mlp") | STUDY),
+    "the initialisation": (setting("recipes.seen.init", {"scheme": "orthogonal"}), trained("seen") | STUDY),
+    "the kept steps": (setting("recipes.mlp.schedule.keep_every", 2), trained("mlp") | STUDY),
+    "the layers that are dumped": (setting("recipes.mlp.layers", ["hidden2"]), dumped("mlp") | STUDY),
+    "the pooling of one recipe": (setting("recipes.seen.pooling", "flatten"), dumped("seen") | STUDY),
+    "the layer that is compared": (
+        setting("recipes.mlp.feature_layer", "hidden1"),
+        COMPARISON | plots("angle_dynamics", "angle_matrix", "spectra") | STUDY,
+    ),
+    "the sample set": (
+        setting("datasets.digits.sample_set.limit", 150),
+        inputs("digits") | dumped("mlp", "seen") | STUDY,
+    ),
+    "the scaling of a data set": (setting("datasets.digits.scaling", "standardise"), prepared("digits") | STUDY),
+    "the noise of a data set": (setting("datasets.rows.noise", 0.5), prepared("rows") | STUDY),
+    "how many vectors": (setting("analysis.spectra.vectors", 3), decomposed(*ALL_ORIGINS) | STUDY),
+    "the numerical rank": (setting("analysis.measures.rank_energy", 0.9), measured(*ALL_ORIGINS) | STUDY),
+    "the permutations": (setting("analysis.angles.permutations", 29), COMPARISON | STUDY),
+    "a seed that refills the last block": (
+        setting("recipes.mlp.seeds", 4),
+        {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features")}
+        | analysed("runs/mlp/block-1")
+        | EVERY_TABLE,
+    ),
+    "a seed that opens a block": (
+        setting("recipes.seen.seeds", 2),
+        {f"{stage}/seen/block-1" for stage in ("train_run", "dump_features")}
+        | analysed("runs/seen/block-1")
+        | EVERY_TABLE,
+    ),
+    "a new recipe": (setting("recipes.new", ANOTHER), NEW_RUN | EVERY_TABLE),
+    "a recipe less": (lambda study: study["recipes"].pop("seen"), EVERY_TABLE),
+    "the order of recipes": (reordered, EVERY_TABLE),
+    "a figure less": (setting("figures", FIGURES[:-1]), STUDY),
+    "a data set that nothing uses": (setting("datasets.spare", {"kind": "digits"}), STUDY),
+}
+
+
+@pytest.mark.parametrize("edit", STUDY_EDITS)
+def test_an_edit_of_the_study_runs_exactly_its_jobs(tiny, tmp_path, edit):
+    change, expected = STUDY_EDITS[edit]
+    study = copy.deepcopy(TINY)
+    change(study)
+    workflow = tiny.copy_to(tmp_path / "edited")
+    workflow.write_study(study)
+    assert workflow.pending() == expected
+
+
+# --- edits of the code: the rules whose scripts import a module, written out by hand ---
+
+TRAINING = trained("mlp", "seen", "line")
+DUMPING = dumped("mlp", "seen", "line")
+DECOMPOSING = decomposed(*ALL_ORIGINS)
+MEASURING = measured(*ALL_ORIGINS)
+DUMPING_INPUTS = inputs("digits", "rows")
+PREPARING = prepared("digits", "rows")
+
+CODE_EDITS: dict[str, set[str]] = {
+    # scripts
+    "prepare_dataset.py": PREPARING,
+    "dump_inputs.py": DUMPING_INPUTS,
+    "train_run.py": TRAINING,
+    "dump_features.py": DUMPING,
+    "decompose_features.py": DECOMPOSING,
+    "measure_layers.py": MEASURING,
+    "compare_runs.py": COMPARISON,
+    "tabulate_runs.py": RUN_TABLE,
+    "write_study.py": STUDY,
+    "write_report.py": REPORT,
+    **{f"plot_{name}.py": plots(name) for name in FIGURES},
+    # the library
+    "featurespace/config.py": set(),
+    "featurespace/plan.py": set(),
+    "featurespace/closure.py": set(),
+    "featurespace/errors.py": EVERYTHING,
+    "featurespace/script.py": EVERYTHING,
+    "featurespace/stores.py": PREPARING,
+    "featurespace/preparation.py": PREPARING,
+    "featurespace/retrieval.py": set(),
+    "featurespace/datasets.py": DUMPING_INPUTS | TRAINING,
+    "featurespace/training.py": TRAINING,
+    "featurespace/networks.py": TRAINING,
+    "featurespace/extraction.py": DUMPING,
+    "featurespace/spectra.py": DECOMPOSING | MEASURING,
+    "featurespace/measures.py": MEASURING,
+    "featurespace/angles.py": COMPARISON,
+    "featurespace/comparison.py": COMPARISON,
+    "featurespace/style.py": EVERY_PLOT,
+    **{f"featurespace/figures/{name}.py": plots(name) for name in FIGURES},
+    "featurespace/run_table.py": RUN_TABLE,
+    "featurespace/report.py": REPORT,
+}
+
+
+@pytest.mark.parametrize("path", CODE_EDITS)
+def test_an_edit_of_code_runs_exactly_the_rules_that_import_it(tiny, tmp_path, path):
+    workflow = tiny.copy_to(tmp_path / "edited")
+    append(workflow.root / "scripts" / path, "\nEDITED = True\n")
+    assert workflow.pending() == CODE_EDITS[path]
+
+
+def append(path: Path, text: str) -> None:
+    """Edit a file, and keep its time stamp: an edit counts however old the file claims to be."""
+    before = path.stat()
+    path.write_text(path.read_text() + text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def touch_everything(root: Path) -> None:
+    """Give every file of the workflow the time stamp of now, as a fresh checkout does."""
+    for part in ("Snakefile", "rules", "scripts", "profiles", "report", "envs", "study.yaml"):
+        for path in [root / part, *(root / part).rglob("*")]:
+            path.touch()
+
+
+OTHER_EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
+    "a touch of every file of the workflow": (touch_everything, set()),
+    "a comment": (lambda root: append(root / "scripts/featurespace/training.py", "\n# a comment\n"), set()),
+    "a comment in a rule": (lambda root: append(root / "rules/training.smk", "\n# a comment\n"), set()),
+    "a caption": (lambda root: append(root / "report/layers.rst", "\nAnd more.\n"), REPORT),
+    "the template of the report": (
+        lambda root: append(root / "scripts/featurespace/templates/report.html.j2", "<!-- edited -->"),
+        REPORT,
+    ),
+    "a touch of a digest": (lambda root: (root / "results/tiny/datasets/rows/dataset.json").touch(), set()),
+    "a touch of a table": (lambda root: (root / "results/tiny/tables/runs.csv").touch(), set()),
+    "a figure that is gone": (lambda root: (root / "results/tiny/figures/layers.svg").unlink(), plots("layers")),
+    "a table that is gone": (lambda root: (root / "results/tiny/tables/runs.csv").unlink(), RUN_TABLE),
+    "a history that is gone": (
+        lambda root: (root / "results/tiny/runs/seen/block-0/history.csv").unlink(),
+        trained("seen"),
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", OTHER_EDITS)
+def test_other_edits_run_exactly_their_jobs(tiny, tmp_path, edit):
+    change, expected = OTHER_EDITS[edit]
+    workflow = tiny.copy_to(tmp_path / "edited")
+    change(workflow.root)
+    assert workflow.pending() == expected
+
+
+def test_every_script_and_module_is_in_the_table():
+    scripts = Path(__file__).parents[2] / "scripts"
+    found = {str(path.relative_to(scripts)) for path in scripts.rglob("*.py")}
+    # nothing to test: files without code of their own, and what only the network's rule imports
+    found -= {str(path.relative_to(scripts)) for path in scripts.rglob("__init__.py")}
+    assert found - set(CODE_EDITS) == {"retrieve_dataset.py"}
+
+
+def test_what_was_stale_runs_and_then_nothing_is(tiny, tmp_path):
+    workflow = tiny.copy_to(tmp_path / "edited")
+    study = copy.deepcopy(TINY)
+    study["analysis"]["measures"] = {"rank_energy": 0.8}
+    workflow.write_study(study)
+    before = (workflow.root / "results/tiny/runs/mlp/block-0/weights.json").stat().st_mtime_ns
+    workflow.run()
+    assert workflow.pending() == set()
+    assert (workflow.root / "results/tiny/runs/mlp/block-0/weights.json").stat().st_mtime_ns == before
+
+
+def test_one_figure_by_name_runs_only_what_it_needs(tiny, tmp_path):
+    workflow = tiny.copy_to(tmp_path / "edited")
+    append(workflow.root / "scripts/featurespace/style.py", "\nEDITED = True\n")
+    figures = workflow.root / "results/tiny/figures"
+    before = {path.name: path.stat().st_mtime_ns for path in figures.iterdir()}
+    workflow.run("results/tiny/figures/training.svg")
+    changed = {name for name, when in before.items() if (figures / name).stat().st_mtime_ns != when}
+    assert changed == {"training.svg", "training.png", "training.csv"}

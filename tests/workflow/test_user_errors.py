@@ -1,0 +1,67 @@
+"""Bad input ends in one line and a non-zero exit, before any job; what was computed stays."""
+
+import copy
+
+import pytest
+from harness import TINY, Workflow
+
+pytestmark = pytest.mark.workflow
+
+BAD = {
+    "an unknown key": ("recipes.mlp.modell", {}, "did you mean 'model'?"),
+    "a wrong type": ("recipes.mlp.schedule.epochs", "many", "recipes.mlp.schedule.epochs"),
+    "an unknown data set": ("recipes.mlp.dataset", "digit", "did you mean 'digits'?"),
+    "a layer that is not there": ("recipes.mlp.feature_layer", "hidden3", "hidden1, hidden2"),
+    "zero seeds": ("seeds", 0, "seeds"),
+    "no recipes": ("recipes", {}, "recipes: is empty"),
+    "a source that is missing": ("datasets.extra", {"kind": "mnist", "source": "nowhere"}, "'nowhere'"),
+    "a name that leads elsewhere": ("study", "../../elsewhere", "study"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input_is_one_line_before_any_job(tmp_path, bad):
+    path, value, says = BAD[bad]
+    study = copy.deepcopy(TINY)
+    section = study
+    *parents, last = path.split(".")
+    for part in parents:
+        section = section[part]
+    section[last] = value
+    workflow = Workflow(tmp_path / "bad", study)
+    kept = workflow.root / "results/tiny/kept.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("computed before")
+
+    done = workflow.snakemake()
+
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "profile" not in line]
+    assert done.returncode != 0
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("featurespace: study.yaml: ")
+    assert says in lines[0]
+    assert [path.name for path in (workflow.root / "results").rglob("*") if path.is_file()] == ["kept.txt"]
+
+
+def test_a_study_file_that_is_not_there_is_named(tmp_path):
+    workflow = Workflow(tmp_path / "bad", TINY)
+    (workflow.root / "study.yaml").unlink()
+    done = workflow.snakemake()
+    assert done.returncode != 0
+    assert "study.yaml" in done.stdout + done.stderr
+
+
+def test_a_job_that_fails_says_why_in_one_line_and_spares_the_others(tmp_path):
+    study = copy.deepcopy(TINY)
+    # far beyond what gradient descent can follow: the loss overflows within a few steps
+    study["recipes"]["line"]["optimiser"] = {"kind": "sgd", "learning_rate": 1e30}
+    study["recipes"]["line"]["schedule"]["epochs"] = 20
+    workflow = Workflow(tmp_path / "fails", study)
+    done = workflow.snakemake()
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("featurespace: ")]
+    assert len(said) == 1, done.stderr
+    assert "line" in said[0]
+    assert "step" in said[0]
+    assert "Traceback" in (workflow.root / "results/tiny/logs/train_run/line/block-0.log").read_text()
+    assert (workflow.root / "results/tiny/runs/mlp/block-0/spectra.json").exists()
