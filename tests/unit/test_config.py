@@ -78,6 +78,7 @@ BROKEN = [
     ("recipes", {}, "recipes", "empty"),
     ("recipes", DELETE, "recipes", "missing"),
     ("recipes.a b", {}, "recipes.a b", "no name"),
+    ("recipes.own", STUDY["recipes"]["seen"], "recipes.own", "choose another"),
     ("recipes.data", STUDY["recipes"]["seen"], "recipes.data", "choose another"),
     ("datasets.digits", {"kind": "mnits"}, "datasets.digits.kind", "did you mean 'mnist'?"),
     ("datasets.digits", {}, "datasets.digits.kind", "orthonormal"),
