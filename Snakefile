@@ -51,3 +51,6 @@ rule all:
     input:
         "<results>/study.yaml",
         "<results>/report.html",
+        # named one by one, so that one that was deleted is made again
+        [of_figures(suffix) for suffix in ("svg", "png", "csv")],
+        of_tables(),

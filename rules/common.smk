@@ -1,6 +1,7 @@
 # Requires: `config`, as Snakemake merged it.
 # Makes: STUDY and PLAN (the validated study and its jobs), and helpers that the rules share. No rule is here.
 
+import os
 from pathlib import Path
 
 from featurespace.closure import CodeIndex
@@ -10,13 +11,15 @@ from featurespace.plan import Plan
 
 NAME = r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?"
 
-config_names = ", ".join(str(path) for path in workflow.overwrite_configfiles) or "config.yaml"
+# Snakemake makes these paths absolute; as a user writes them, they hold wherever the directory is.
+study_files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
+study_name = ", ".join(study_files) or "config.yaml"
 
 try:
-    STUDY = parse_study(config, config_names)
+    STUDY = parse_study(config, study_name)
     # A compute node need not see what the login node downloads from.
     if workflow.is_main_process:
-        check_sources(STUDY, config_names)
+        check_sources(STUDY, study_name)
 except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
     sys.exit(f"featurespace: {error}")
@@ -25,7 +28,7 @@ PLAN = Plan(STUDY)
 CODE = CodeIndex(Path(workflow.basedir) / "scripts")
 
 # How this study is run, for the report to say.
-COMMAND = " ".join(["snakemake", *(f"--configfile {path}" for path in workflow.overwrite_configfiles)])
+COMMAND = " ".join(["snakemake", *(["--configfile", *study_files] if study_files else [])])
 
 CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text() for name in STUDY.figures}
 
@@ -54,3 +57,8 @@ def of_inputs(name):
 def of_figures(suffix):
     """List every figure of the study, in one format."""
     return [f"<results>/figures/{figure}.{suffix}" for figure in STUDY.figures]
+
+
+def of_tables():
+    """List the tables of the whole study."""
+    return [f"<results>/tables/{table}.csv" for table in ("runs", "angle_dynamics", "angle_pairs")]

@@ -75,12 +75,12 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
             device_preference=snakemake.config.get("device", "auto"),
         )
     except FeaturespaceError as error:
-        _fail(f"error: {_one_line(error)}", error, log)
+        _fail(f"featurespace: {_one_line(error)}", error, log)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        _fail(f"unexpected error: {type(error).__name__}: {_one_line(error)}{hint}", error, log)
+        _fail(f"featurespace: unexpected error: {type(error).__name__}: {_one_line(error)}{hint}", error, log)
 
 
 def _one_line(error: BaseException) -> str:

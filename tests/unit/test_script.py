@@ -75,7 +75,7 @@ def test_a_device_that_is_not_chosen_is_auto(tmp_path):
 def test_an_explained_failure_is_one_line(tmp_path):
     result = run_job(tmp_path, 'raise FeaturespaceError("the store is\\ndamaged; make it again")')
     assert result.returncode == 1
-    assert result.stderr == "error: the store is damaged; make it again\n"
+    assert result.stderr == "featurespace: the store is damaged; make it again\n"
     assert "Traceback" in log_of(tmp_path)
     assert "job.py" in log_of(tmp_path)
 
@@ -83,7 +83,9 @@ def test_an_explained_failure_is_one_line(tmp_path):
 def test_an_unexplained_failure_is_one_line_that_names_the_log(tmp_path):
     result = run_job(tmp_path, "1 / 0")
     assert result.returncode == 1
-    assert result.stderr == ("unexpected error: ZeroDivisionError: division by zero; see logs/deep/rule.log\n")
+    assert result.stderr == (
+        "featurespace: unexpected error: ZeroDivisionError: division by zero; see logs/deep/rule.log\n"
+    )
     assert "Traceback" in log_of(tmp_path)
 
 
@@ -96,7 +98,7 @@ def test_an_interrupt_is_one_line(tmp_path):
 def test_without_a_log_the_traceback_is_on_stderr(tmp_path):
     result = run_job(tmp_path, "1 / 0", PREAMBLE.replace('log=["logs/deep/rule.log"]', "log=[]"))
     assert result.returncode == 1
-    assert "unexpected error: ZeroDivisionError: division by zero\nTraceback" in result.stderr
+    assert "featurespace: unexpected error: ZeroDivisionError: division by zero\nTraceback" in result.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -104,7 +106,7 @@ def test_a_log_on_a_full_disk_does_not_bury_the_error(tmp_path):
     preamble = PREAMBLE.replace("logs/deep/rule.log", "/dev/full")
     result = run_job(tmp_path, 'raise FeaturespaceError("the disk is full")', preamble)
     assert result.returncode == 1
-    assert result.stderr == "error: the disk is full\n"
+    assert result.stderr == "featurespace: the disk is full\n"
 
 
 # --- progress -------------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ def test_under_the_real_snakemake(tmp_path):
     write_job(tmp_path, 'raise FeaturespaceError(f"cannot make {job.output.table} with {job.params}")', REAL_PREAMBLE)
     result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
-    assert "\nerror: cannot make table.csv with {'k': 8}\n" in result.stderr
+    assert "\nfeaturespace: cannot make table.csv with {'k': 8}\n" in result.stderr
     assert "Traceback" not in result.stderr
     assert "Traceback" in (tmp_path / "logs" / "make_table.log").read_text()
 

@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,7 +86,7 @@ class Workflow:
 
     def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run the real Snakemake on the study."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", *arguments]
+        command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", "study.yaml"]
         # Quick tests of many small jobs: threads of a matrix library would only get into each other's way.
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(
@@ -98,11 +99,33 @@ class Workflow:
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
 
     def pending(self) -> set[str]:
-        """Name the jobs that would run now, each by its log: rule, then its wildcards."""
+        """Name the jobs that would run now: the rule, then what it is for."""
         done = self.snakemake("--detailed-summary")
         assert done.returncode == 0, done.stdout + done.stderr
         table = csv.DictReader(io.StringIO(done.stdout), delimiter="\t")
-        prefix = f"results/{self.study['study']}/logs/"
-        return {
-            row["log-file(s)"].removeprefix(prefix).removesuffix(".log") for row in table if row["plan"] != "no update"
-        }
+        prefix = f"results/{self.study['study']}/"
+        return {job_of(row["output_file"].removeprefix(prefix)) for row in table if row["plan"] != "no update"}
+
+
+# Which job makes a file: written out again here, apart from the rules, so that the two check each other.
+MAKERS = {
+    r"datasets/(\w+)/dataset\.(zarr|json)": r"prepare_dataset/\1",
+    r"datasets/(\w+)/features\.(zarr|json)": r"dump_inputs/\1",
+    r"runs/(\w+/block-\d+)/(weights|weights\.json|history\.csv)": r"train_run/\1",
+    r"runs/(\w+/block-\d+)/features\.(zarr|json)": r"dump_features/\1",
+    r"(.*)/spectra\.(zarr|json|csv)": r"decompose_features/\1",
+    r"(.*)/layers\.csv": r"measure_layers/\1",
+    r"tables/angle_\w+\.csv": "compare_runs",
+    r"tables/runs\.csv": "tabulate_runs",
+    r"figures/(\w+)\.(svg|png|csv)": r"plot_\1",
+    r"report\.html": "write_report",
+    r"study\.yaml": "write_study",
+}
+
+
+def job_of(path: str) -> str:
+    """Name the job that makes a file, given relative to the study's results."""
+    for pattern, job in reversed(MAKERS.items()):
+        if match := re.fullmatch(pattern, path):
+            return match.expand(job)
+    raise AssertionError(f"no job makes {path}")
