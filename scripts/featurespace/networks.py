@@ -36,6 +36,14 @@ def scale_inputs(stored: Tensor, offset: float, scale: float, dtype: torch.dtype
     return (values - offset) / scale
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """Copy (B, c, h, w) with the channels side by side: a CPU convolves, normalises and pools several times faster.
+
+    A copy, since `contiguous` leaves a single channel as it is, and then all layers above in the slow layout.
+    """
+    return images.clone(memory_format=torch.channels_last)
+
+
 # --- layers -----------------------------------------------------------------------------------------------------
 
 
@@ -71,7 +79,7 @@ class Convolution(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias[0]
-        return F.conv2d(x[0], self.weight[0], bias, stride=self.stride, padding=1)[None]
+        return F.conv2d(x[0], channels_last(self.weight[0]), bias, stride=self.stride, padding=1)[None]
 
 
 class TransposedConvolution(Layer):
@@ -201,12 +209,13 @@ class Cnn(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
         taps = {}
-        h = x  # (1, B, c, h, w)
+        h = channels_last(x[0])[None]  # (1, B, c, h, w)
         for i in range(1, self.n_convolutions + 1):
             h = self[f"conv{i}"](h)
             if f"norm{i}" in self:
                 h = self[f"norm{i}"](h)
-            taps[f"conv{i}"] = h = F.max_pool2d(F.relu(h)[0], 2)[None]
+            # the rectifier and the maximum commute, and after the maximum there is a quarter to rectify
+            taps[f"conv{i}"] = h = F.relu(F.max_pool2d(h[0], 2))[None]
         taps["hidden"] = h = F.relu(self["hidden"](h.flatten(2)))  # (1, B, hidden)
         return self["output"](h), taps
 
@@ -234,7 +243,7 @@ class Autoencoder(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
         taps = {}
-        h = x  # (1, B, c, h, w)
+        h = channels_last(x[0])[None]  # (1, B, c, h, w)
         for i in range(1, self.n_convolutions + 1):
             taps[f"conv{i}"] = h = F.relu(self[f"conv{i}"](h))
         taps["latent"] = h = self["latent"](h.flatten(2))  # (1, B, latent)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # purposes of random numbers: their values enter every result
 INIT, ORDER, NOISE, LABELS, EVALUATION_NOISE = range(5)
 
-EVALUATION_ROWS = 1024  # samples a forward pass when the whole split is evaluated
+EVALUATION_ROWS = 256  # samples a forward pass when the whole split is evaluated
 CHECK_STEPS = 100  # losses are looked at this often, in bulk: a look at each would stop a GPU at every step
 SAVE_SECONDS = 5.0  # the state to resume from is written at kept steps, no more often than this
 

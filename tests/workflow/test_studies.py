@@ -1,0 +1,199 @@
+"""Whole small studies, one claim each."""
+
+import copy
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from harness import ROOT, TINY, Workflow
+
+pytestmark = pytest.mark.workflow
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+MLP_ONLY = {**copy.deepcopy(TINY), "recipes": {"mlp": copy.deepcopy(TINY["recipes"]["mlp"])}, "figures": []}
+WEIGHTS = "results/tiny/runs/mlp/block-0/weights.json"
+
+
+def read(workflow: Workflow, path: str) -> dict:
+    """Read a digest file."""
+    return json.loads((workflow.root / path).read_text())
+
+
+def test_a_deep_linear_network_compresses_by_the_factor_that_theory_gives(tmp_path):
+    # Layerwise paper, E1 and T1: ratio 0.3^2 (1 / 10)^(1 / 6) = 0.0613 from each layer to the next, D grows
+    study = yaml.safe_load((ROOT / "studies/linear.yaml").read_text())
+    workflow = Workflow(tmp_path / "linear", study | {"figures": ["layers"]})
+    workflow.run()
+    results = workflow.root / "results/linear"
+    runs = pd.read_csv(results / "tables/runs.csv")
+    assert runs["converged"].all()
+    assert (runs["train_loss"] < 1e-10).all()
+    table = pd.read_csv(results / "runs/linear/block-0/layers.csv")
+    for _, rows in table[table["step"] == table["step"].max()].groupby("seed"):
+        layers = rows.sort_values("depth")
+        c, d = layers["compression"].to_numpy(), layers["discrimination"].to_numpy()
+        assert len(c) == 5
+        np.testing.assert_allclose(c[1:] / c[:-1], 0.0613, rtol=0.03)
+        assert (np.diff(d) > 0).all()
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist_goes_through_the_whole_line(tmp_path):
+    study = {
+        "study": "fashion",
+        "seeds": 1,
+        "datasets": {
+            "fashion": {"kind": "fashion-mnist", "source": str(FASHION), "sample_set": {"limit": 1000}},
+        },
+        "recipes": {
+            "mlp": {
+                "dataset": "fashion",
+                "model": {"kind": "mlp", "widths": [64]},
+                "optimiser": {"kind": "adam", "learning_rate": 0.003},
+                "schedule": {"epochs": 2, "batch_size": 256},
+            }
+        },
+    }
+    workflow = Workflow(tmp_path / "fashion", study)
+    workflow.run()
+    runs = pd.read_csv(workflow.root / "results/fashion/tables/runs.csv")
+    # 2 epochs over all 60,000 images: a network that learned from fewer, or from misread labels, stays well below
+    assert runs["test_accuracy"].item() > 0.84
+    manifest = read(workflow, "data/fashion-mnist/retrieved.json")
+    assert str(FASHION) not in json.dumps(manifest)
+    # the directory the files came from is no parameter
+    study["datasets"]["fashion"]["source"] = str(tmp_path)
+    workflow.write_study(study)
+    assert workflow.pending() == set()
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_a_damaged_source_is_named_and_nothing_is_made_of_it(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in FASHION.iterdir():
+        content = gzip.decompress(path.read_bytes())
+        if path.name.startswith("t10k-labels"):
+            content = content[:-1] + bytes([(content[-1] + 1) % 10])  # one label of 10,000 is another
+        (source / path.name).write_bytes(gzip.compress(content, 1))
+    study = copy.deepcopy(MLP_ONLY)
+    study["datasets"] = {"digits": {"kind": "fashion-mnist", "source": str(source)}}
+    workflow = Workflow(tmp_path / "damaged", study)
+    done = workflow.snakemake()
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("featurespace: ")]
+    assert len(said) == 1
+    assert "t10k-labels-idx1-ubyte.gz" in said[0]
+    assert not (workflow.root / "results/tiny/datasets").exists()
+
+
+def test_feature_stores_go_once_they_are_analysed_if_they_are_not_kept(tmp_path):
+    workflow = Workflow(tmp_path / "thrifty", TINY | {"keep_features": False})
+    workflow.run()
+    results = workflow.root / "results/tiny"
+    assert not list(results.rglob("features.zarr"))
+    assert len(list(results.rglob("spectra.zarr"))) == 6
+    assert (results / "report.html").exists()
+    assert workflow.pending() == set()
+
+
+def test_the_same_study_gives_the_same_bytes(tiny, tmp_path):
+    again = Workflow(tmp_path / "again", TINY)
+    again.run()
+    made = sorted(path.relative_to(tiny.root) for path in (tiny.root / "results/tiny").rglob("*.json"))
+    made = [path for path in made if ".zarr" not in path.parts[-2] and path.parts[-2] != "weights"]
+    assert len(made) > 15
+    for path in [*made, *(Path(f"results/tiny/figures/{name}.csv") for name in ("layers", "angle_matrix"))]:
+        assert (tiny.root / path).read_bytes() == (again.root / path).read_bytes(), path
+
+
+def test_a_killed_study_goes_on_and_ends_in_the_same_bytes(tmp_path):
+    study = copy.deepcopy(MLP_ONLY)
+    study["recipes"]["mlp"]["schedule"]["epochs"] = 3000
+    study["recipes"]["mlp"]["schedule"]["keep_every"] = 50
+    study["recipes"]["mlp"]["seeds"] = 1
+    whole = Workflow(tmp_path / "whole", study)
+    whole.run(WEIGHTS)
+
+    killed = Workflow(tmp_path / "killed", study)
+    runs = killed.root / "results/tiny/runs/mlp/block-0"
+    command = [sys.executable, "-m", "snakemake", WEIGHTS, "--configfile", "study.yaml"]
+    process = subprocess.Popen(
+        command, cwd=killed.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_for(lambda: any(runs.glob(".resume-*/**/*.safetensors")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.root / WEIGHTS).exists()
+    # the job dies with its parent: nothing writes into the run while it is started again
+    wait_for(lambda: not jobs_in(killed.root))
+
+    assert killed.snakemake("--unlock").returncode == 0
+    killed.run(WEIGHTS)
+    log = (killed.root / "results/tiny/logs/train_run/mlp/block-0.log").read_text()
+    assert "resum" in log or "continu" in log
+    assert read(killed, WEIGHTS) == read(whole, WEIGHTS)
+    assert not list(runs.glob(".resume-*"))
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def jobs_in(root: Path) -> list[str]:
+    """List the processes whose working directory is the workflow's."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if (entry / "cwd").resolve() == root.resolve():
+                    found.append(entry.name)
+            except OSError:
+                continue  # ended meanwhile, or not ours to look at
+    return found
+
+
+def test_a_damaged_store_is_refused_by_name(tiny, tmp_path):
+    workflow = tiny.copy_to(tmp_path / "damaged")
+    store = workflow.root / "results/tiny/runs/mlp/block-0/features.zarr"
+    chunk = sorted(
+        path for path in store.rglob("*") if path.is_file() and "hidden2" in str(path) and "c." in path.name
+    )[0]
+    content = bytearray(chunk.read_bytes())
+    content[100] ^= 1
+    chunk.write_bytes(content)
+    (workflow.root / "results/tiny/runs/mlp/block-0/layers.csv").unlink()
+    done = workflow.snakemake("results/tiny/runs/mlp/block-0/layers.csv")
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("featurespace: ")]
+    assert len(said) == 1
+    for part in ("features.zarr", "hidden2", "seed 0", "step 0", "snakemake"):
+        assert part in said[0], said[0]
+
+
+def test_results_survive_a_run_that_fails(tiny, tmp_path):
+    workflow = tiny.copy_to(tmp_path / "fails")
+    study = copy.deepcopy(TINY)
+    study["recipes"]["mlp"]["optimiser"]["learning_rate"] = 1e30
+    workflow.write_study(study)
+    before = (workflow.root / "results/tiny/runs/line/block-0/weights.json").read_bytes()
+    assert workflow.snakemake().returncode != 0
+    assert (workflow.root / "results/tiny/runs/line/block-0/weights.json").read_bytes() == before
+    workflow.write_study(TINY)
+    workflow.run()
+    assert workflow.pending() == set()
+    assert read(workflow, WEIGHTS) == read(tiny, WEIGHTS)
