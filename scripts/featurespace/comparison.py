@@ -138,8 +138,9 @@ def compare_pairs(dataset: str, last_steps: Sequence[LastStep], permutations: np
     -------
     DataFrame
         `PAIRS_COLUMNS`, pairs in the order of the input. `angle_to_ones_deg` is that of a and
-        `reference_angle_to_ones_deg` that of b, whose entries the null permutes. `principal_angle_max_deg` is the
-        largest principal angle between the spans of all k vectors, missing unless all k exist on both sides.
+        `reference_angle_to_ones_deg` that of b once it is turned to the side of a; it is b whose entries the null
+        permutes. `principal_angle_max_deg` is the largest principal angle between the spans of all k vectors, missing
+        unless all k exist on both sides.
     """
     pairs = [(i, j) for i in range(len(last_steps)) for j in range(i + 1, len(last_steps))]
     first = np.array([i for i, _ in pairs], dtype=int)
@@ -196,7 +197,14 @@ def _relations(
     reference_gaps: np.ndarray,
     permutations: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return the columns of `RELATION_COLUMNS`, each (m, r), for vectors (m, n) and references (r, n)."""
+    """Return the columns of `RELATION_COLUMNS`, each (m, r), for vectors (m, n) and references (r, n).
+
+    A vector is turned to the side of the ones vector, and a reference then to the side of the vector: its own angle
+    to the ones vector may so exceed 90 degrees, and cosine, both of these angles and the correlation satisfy the
+    identity of `angles` exactly.
+    """
+    sides = np.where(vectors.sum(axis=1) < 0, -1.0, 1.0)[:, None] * np.where(references.sum(axis=1) < 0, -1.0, 1.0)
+    opposite = sides * (vectors @ references.T) < 0
     ones, reference_ones = angles.angle_to_ones_deg(vectors), angles.angle_to_ones_deg(references)
     null = angles.permutation_null(vectors, references, permutations)
     cosine = angles.cosine(vectors, references)
@@ -207,7 +215,7 @@ def _relations(
         cosine,
         angles.correlation(vectors, references),
         np.broadcast_to(ones[:, None], gap.shape),
-        np.broadcast_to(reference_ones[None, :], gap.shape),
+        np.where(opposite, 180.0 - reference_ones[None, :], reference_ones[None, :]),
         null.mean_deg,
         null.low_deg,
         angles.null_formula_deg(ones, reference_ones),
