@@ -1,11 +1,12 @@
 """featurespace: from data sets to a report on how the feature spaces of deep networks form."""
 
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
 min_version("9.27")
-sys.path.insert(0, workflow.basedir + "/scripts")
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 
 # Snakemake would merge this file with the one a user names; a study stands alone.

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from featurespace.closure import CodeIndex
-from featurespace.config import check_sources, parse_study
+from featurespace.config import check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
 from featurespace.plan import Plan
 
@@ -15,7 +15,13 @@ NAME = r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?"
 study_files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
 study_name = ", ".join(study_files) or "config.yaml"
 
+if len(study_files) > 1:
+    # Snakemake has merged them, and a target written after --configfile counts as one.
+    sys.exit(f"featurespace: one study at a time, not {study_name}; write targets before --configfile, or after --")
+
 try:
+    for path in study_files or ["config.yaml"]:
+        refuse_repeated_keys(path)
     STUDY = parse_study(config, study_name)
     # A compute node need not see what the login node downloads from.
     if workflow.is_main_process:
@@ -27,8 +33,9 @@ except FeaturespaceError as error:
 PLAN = Plan(STUDY)
 CODE = CodeIndex(Path(workflow.basedir) / "scripts")
 
-# How this study is run, for the report to say.
-COMMAND = " ".join(["snakemake", *(["--configfile", *study_files] if study_files else [])])
+# How this study is run, for the report to say: the same wherever the project's directory is.
+command_files = [path if not path.startswith("..") else Path(path).name for path in study_files]
+COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if command_files else [])])
 
 CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text() for name in STUDY.figures}
 

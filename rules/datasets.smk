@@ -7,6 +7,8 @@ rule retrieve_dataset:
         manifest="data/{kind}/retrieved.json",
     log:
         "<logs>/retrieve_dataset/{kind}.log",
+    benchmark:
+        "<benchmarks>/retrieve_dataset/{kind}.tsv"
     conda:
         "../envs/featurespace.yaml"
     resources:

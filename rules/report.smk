@@ -7,6 +7,8 @@ rule write_study:
         study="<results>/study.yaml",
     log:
         "<logs>/write_study.log",
+    benchmark:
+        "<benchmarks>/write_study.tsv"
     conda:
         "../envs/featurespace.yaml"
     resources:

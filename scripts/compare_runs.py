@@ -29,7 +29,7 @@ def open_sources(
     Parameters
     ----------
     spec
-        `order`: the recipes; `recipes`: of each its `dataset`, `feature_layer` and number of `blocks`; `datasets`.
+        `recipes`: of each its `name`, `dataset`, `feature_layer` and number of `blocks`; `datasets`.
     runs, run_digests
         The stores of the runs, the blocks of the first recipe, then of the next.
     data, data_digests
@@ -50,14 +50,13 @@ def open_sources(
         for dataset, store, digest in zip(spec["datasets"], data, data_digests, strict=True)
     }
     sources: dict[str, list[Source]] = {dataset: [] for dataset in inputs}
-    names = [name for name in spec["order"] for _ in range(spec["recipes"][name]["blocks"])]
-    for name, store, digest in zip(names, runs, run_digests, strict=True):
-        recipe = spec["recipes"][name]
+    of_runs = [recipe for recipe in spec["recipes"] for _ in range(recipe["blocks"])]
+    for recipe, store, digest in zip(of_runs, runs, run_digests, strict=True):
         spectra = read_group(store, recipe["feature_layer"], digest)
         dataset = recipe["dataset"]
         own_hash = inputs[dataset][2].attrs["sample_hash"]
         require_same_samples(spectra.attrs["sample_hash"], own_hash, str(store), data[spec["datasets"].index(dataset)])
-        sources[dataset].append((name, recipe["feature_layer"], spectra))
+        sources[dataset].append((recipe["name"], recipe["feature_layer"], spectra))
     return {dataset: [*sources[dataset], inputs[dataset]] for dataset in inputs}
 
 

@@ -9,7 +9,7 @@ from featurespace.weights import KeptWeights
 
 if __name__ == "__main__":
     with script_edge(snakemake) as job, lease_device(job.device_preference) as device:
-        dataset = load_dataset(job.input.dataset)
+        dataset = load_dataset(job.input.dataset, job.input.dataset_digest)
         weights = KeptWeights(job.input.weights, job.input.weights_digest)
         rows = select_sample_set(dataset, job.params["sample_set"]["split"], job.params["sample_set"]["limit"])
         with store_draft(job.output.store) as draft:

@@ -25,7 +25,7 @@ if __name__ == "__main__":
             device=device.type,
             torch=torch.__version__,
         )
-        run = train_block(job.params, load_dataset(job.input.dataset), device, folder)
+        run = train_block(job.params, load_dataset(job.input.dataset, job.input.dataset_digest), device, folder)
         write_table(job.output.history, pd.DataFrame(run.history, columns=HISTORY_COLUMNS))
         publish(run.weights, weights, job.output.digest, run.facts)
         shutil.rmtree(folder)

@@ -39,7 +39,7 @@ if __name__ == "__main__":
             read_table(job.input.runs),
             Path(job.input.study).read_text(encoding="utf-8"),
             # undeclared: what is there of the jobs' times, which are no result
-            timings(report.parent / "benchmarks"),
+            timings(report.parent / "benchmarks", job.params["names"]),
             versions(),
             str(report.parent),
         )

@@ -2,7 +2,7 @@
 
 A singular vector has no sign, so all angles lie in [0, 90] degrees: the second vector is first turned to the side of
 the first. Vectors are unit rows of float64 arrays; a vector that is NaN gives NaN. The identities and the null are
-those of `papers/p-vectors.md`, section 4: with r the correlation of entries,
+elementary: with r the correlation of entries,
 
     cos θ(p,q) = cos θ(p,1) cos θ(q,1) + r sin θ(p,1) sin θ(q,1)
 

@@ -7,6 +7,7 @@ themselves are in `networks`; a test holds the two to the same names.
 from collections.abc import Mapping
 from typing import Any
 
+CONVOLUTIONAL_KINDS = ("cnn", "autoencoder")
 INPUT_LAYER = "input"  # layer 0 of every architecture: what enters the network
 
 

@@ -65,10 +65,6 @@ class PublishedDataset:
     n_classes: int
     class_names: tuple[str, ...] | None  # None: they are read from the files
 
-    def file(self, name: str) -> PublishedFile:
-        """Return the file of this name."""
-        return next(file for file in self.files if file.name == name)
-
 
 def verified_content(path: Path, file: PublishedFile) -> bytes:
     """Read a file that has to be the published one, and return what it holds: a gzip file's payload, or all of it.

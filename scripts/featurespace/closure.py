@@ -35,9 +35,9 @@ def _statements(node: ast.AST) -> Iterator[str]:
                 yield repr(item)
 
 
-def code_digest(source: str) -> str:
-    """Return the SHA-256 of what Python source does: comments, docstrings and layout do not count."""
-    text = "\n".join(_statements(ast.parse(source)))
+def code_digest(tree: ast.AST) -> str:
+    """Return the SHA-256 of what parsed Python does: comments, docstrings and layout do not count."""
+    text = "\n".join(_statements(tree))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -88,7 +88,7 @@ class CodeIndex:
             raise FeaturespaceError(f"{path}: line {error.lineno}: {error.msg}") from error
         package = path.relative_to(self.root).parent.parts
         found = dict.fromkeys(file for name in _imported(tree, package) for file in self._files(name))
-        return code_digest(source), tuple(found)
+        return code_digest(tree), tuple(found)
 
     def closure(self, script: str, *data_files: str) -> dict[str, str]:
         """Return {file: SHA-256} of a script and of all local modules it imports, however deep.

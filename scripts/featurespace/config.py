@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,8 +22,10 @@ from pydantic import (
 )
 
 from featurespace import architectures
+from featurespace.catalogue import PUBLISHED
 from featurespace.errors import FeaturespaceError
 
+IMAGE_SIDES = {"digits": 8, "mnist": 28, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32}  # pixels
 FIGURES = ("angle_dynamics", "angle_matrix", "spectra", "layers", "training")
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"
@@ -44,14 +47,21 @@ class Section(BaseModel):
         """Refuse text where a number is wanted, and a truth value where a number is: YAML has its own numbers."""
         if not isinstance(data, dict):
             return data
+        data = dict(data)
         for key, value in data.items():
             field = cls.model_fields.get(key)
             if field is None:
                 continue
             wanted = str(field.annotation)
+            if "float" in wanted and isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value):
+                data[key] = value = float(value)  # YAML 1.1 takes 1e-3, without a point, for text
             numeric = ("int" in wanted or "float" in wanted) and "str" not in wanted and "Literal" not in wanted
-            if numeric and isinstance(value, (str, bool)):
-                raise ValueError(f"{key}: should be a number, not {value!r}")
+            if not numeric:
+                continue
+            members = enumerate(value) if isinstance(value, list) else [("", value)]
+            for i, member in members:
+                if isinstance(member, (str, bool)):
+                    raise ValueError(f"{key}{'.' if i != '' else ''}{i}: should be a number, not {member!r}")
         return data
 
 
@@ -107,6 +117,8 @@ class Orthonormal(DatasetSection):
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Orthonormal:
+        if self.sample_set.split == "test":
+            raise ValueError("sample_set.split: all orthonormal rows are trained on, there is no test split")
         if self.samples_per_class * self.classes > self.dimension:
             raise ValueError(
                 f"dimension: {self.samples_per_class * self.classes} orthonormal rows do not fit into "
@@ -220,13 +232,12 @@ class Schedule(Section):
     )
 
     @model_validator(mode="after")
-    def _stop_loss_needs_full_batch(self) -> Schedule:
+    def _parts_agree(self) -> Schedule:
+        if "final_fraction" in self.model_fields_set and self.learning_rate_schedule != "cosine":
+            raise ValueError("final_fraction: only the cosine schedule has one")
         if self.stop_loss is not None and self.batch_size is not None:
             raise ValueError("stop_loss: needs the full batch (batch_size: null), where the loss is exact")
         return self
-
-
-TRAINED = ("classify", "shuffled-labels", "reconstruct", "denoise")
 
 
 class Recipe(Section):
@@ -285,6 +296,8 @@ class Recipe(Section):
             raise ValueError("task: untrained takes neither schedule nor optimiser")
         if self.task != "untrained" and self.schedule is None:
             raise ValueError(f"schedule: task {self.task} needs one")
+        if getattr(self.model, "batch_norm", False) and self.schedule is not None and self.schedule.batch_size == 1:
+            raise ValueError("schedule.batch_size: batch normalisation needs more than one sample")
         names = architectures.layer_names(self.model.model_dump())
         for key, layers in (
             ("layers", self.layers or []),
@@ -361,7 +374,7 @@ class Study(Section):
     @classmethod
     def _seeds_are_distinct(cls, seeds: int | list[int]) -> int | list[int]:
         if isinstance(seeds, list) and (not seeds or len(set(seeds)) != len(seeds)):
-            raise ValueError("at least one seed is needed, and none twice")
+            raise ValueError("a seed is named twice" if seeds else "at least one seed is needed")
         return seeds
 
     @field_validator("figures")
@@ -382,6 +395,11 @@ class Study(Section):
                 )
             if dataset.kind == "orthonormal" and recipe.model.kind in ("cnn", "autoencoder"):
                 raise ValueError(f"recipes.{name}.model.kind: {recipe.model.kind} needs images, not orthonormal rows")
+            if isinstance(recipe.model, Cnn) and 2 ** len(recipe.model.channels) > (side := IMAGE_SIDES[dataset.kind]):
+                raise ValueError(
+                    f"recipes.{name}.model.channels: {len(recipe.model.channels)} layers halve images of "
+                    f"{side} x {side} pixels to nothing"
+                )
         sources: dict[str, tuple[str, str | None]] = {}
         for name, dataset in self.datasets.items():
             if isinstance(dataset, Downloaded):
@@ -526,8 +544,44 @@ def check_sources(study: Study, filename: str = "study") -> None:
             continue
         if re.match(r"https?://", dataset.source):
             continue
-        if not Path(dataset.source).expanduser().is_dir():
+        source = Path(dataset.source).expanduser()
+        if not source.is_dir():
             raise FeaturespaceError(
                 f"{filename}: datasets.{name}.source: no directory {dataset.source!r} (and no http:// or https:// "
                 f"address): it should hold the published files of {dataset.kind}"
             )
+        missing = [file.name for file in PUBLISHED[dataset.kind].files if not (source / file.name).is_file()]
+        if missing:
+            raise FeaturespaceError(
+                f"{filename}: datasets.{name}.source: {dataset.source!r} lacks {', '.join(missing)} of {dataset.kind}"
+            )
+
+
+class _OneOfEachKey(yaml.SafeLoader):
+    """Reads YAML as usual, but takes a key that is repeated within a section for the mistake it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # `<<`: what it brings may be overridden
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise FeaturespaceError(f"line {line}: {key} is there twice; rename or remove one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def refuse_repeated_keys(path: str | Path) -> None:
+    """Check that no section of a study file has a key twice: YAML readers silently keep the last.
+
+    Raises
+    ------
+    FeaturespaceError
+        One line: the file, the line, the key.
+    """
+    try:
+        yaml.load(Path(path).read_text(encoding="utf-8"), _OneOfEachKey)
+    except FeaturespaceError as error:
+        raise FeaturespaceError(f"{path}: {error}") from error

@@ -16,7 +16,7 @@ from featurespace.script import progress
 from featurespace.stores import FeatureWriter
 from featurespace.weights import KeptWeights
 
-FORWARD_ROWS = 1024  # samples a forward pass
+FORWARD_ROWS = 256  # samples a forward pass
 
 
 def pool(tap: Tensor, pooling: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a layer holds its classes: compression, discrimination, NC1, numerical rank (`papers/layerwise.md`, section 1).
+"""How a layer holds its classes: compression, discrimination, NC1, numerical rank (arXiv 2311.02960).
 
 With K classes, N samples z_i of class y_i, class means μ_k and the mean over all samples μ_G:
 

@@ -29,11 +29,14 @@ def stacks_of(model: Mapping[str, Any], seeds: Sequence[int]) -> list[list[int]]
 
 
 def scale_inputs(stored: Tensor, offset: float, scale: float, dtype: torch.dtype) -> Tensor:
-    """Turn stored samples into network inputs: (x - offset) / scale, with pixels (uint8) taken to [0, 1] first."""
-    values = stored.to(dtype)
+    """Turn stored samples into network inputs: (x - offset) / scale, with pixels (uint8) taken to [0, 1] first.
+
+    In float64 and rounded once, as the data set's own dumped inputs are.
+    """
+    values = stored.to(torch.float64)
     if stored.dtype == torch.uint8:
         values = values / 255
-    return (values - offset) / scale
+    return ((values - offset) / scale).to(dtype)
 
 
 def channels_last(images: Tensor) -> Tensor:

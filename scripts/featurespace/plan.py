@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from featurespace import architectures
-from featurespace.config import Downloaded, Orthonormal, Recipe, Study
+from featurespace.config import Downloaded, Recipe, Study
 
 DEFAULT_OPTIMISER = {"kind": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
@@ -39,10 +39,10 @@ class Plan:
         return self.study.recipes[name]
 
     def seeds(self, recipe: str) -> list[int]:
-        """Return a recipe's seeds, ascending."""
+        """Return a recipe's seeds, in the study's order: one that is added at the end leaves full blocks alone."""
         own = self.recipe(recipe).seeds
         seeds = self.study.seeds if own is None else own
-        return list(range(seeds)) if isinstance(seeds, int) else sorted(seeds)
+        return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
 
     def blocks(self, recipe: str) -> list[list[int]]:
         """Return a recipe's blocks of seeds."""
@@ -85,15 +85,22 @@ class Plan:
         section = self.recipe(recipe)
         return section.feature_layer or architectures.feature_layer(section.model.model_dump())
 
+    def loss(self, recipe: str) -> str | None:
+        """Return what a recipe's training lowers; nothing if it is not trained."""
+        section = self.recipe(recipe)
+        match section.task:
+            case "untrained":
+                return None
+            case "reconstruct" | "denoise":
+                return "mse"
+            case _:
+                return section.loss or "cross-entropy"
+
     # --- the parameters of a job, by rule ---
 
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
         """How the data set's files become arrays. Where they come from is no part: their checksums are known."""
-        section = self.study.datasets[dataset]
-        spec = section.model_dump(exclude={"sample_set", "source"})
-        if isinstance(section, Orthonormal):
-            spec["scaling"] = "none"
-        return normalised(spec)
+        return normalised(self.study.datasets[dataset].model_dump(exclude={"sample_set", "source"}))
 
     def dump_inputs(self, dataset: str) -> dict[str, Any]:
         """Which samples' inputs are dumped."""
@@ -107,7 +114,6 @@ class Plan:
             "block": block,
             "dataset": section.dataset,
             "seeds": self.blocks(recipe)[block],
-            "task": section.task,
             "model": section.model.model_dump(),
             "dtype": section.dtype,
             "threads": section.threads,
@@ -117,12 +123,12 @@ class Plan:
         """Everything that decides a run's weights, apart from its data."""
         section = self.recipe(recipe)
         trained = section.task != "untrained"
-        classifies = section.task in ("classify", "shuffled-labels")
         return normalised(
             self._run(recipe, block)
             | {
+                "task": section.task,
                 "init": section.init.model_dump(),
-                "loss": (section.loss or "cross-entropy") if classifies else "mse" if trained else None,
+                "loss": self.loss(recipe),
                 "output_scale": section.output_scale,
                 "noise": section.noise,
                 "optimiser": (section.optimiser.model_dump() if section.optimiser else DEFAULT_OPTIMISER)
@@ -139,7 +145,7 @@ class Plan:
             self._run(recipe, block)
             | {
                 "layers": self.layers(recipe),
-                "pooling": section.pooling,
+                "pooling": section.pooling if section.model.kind in architectures.CONVOLUTIONAL_KINDS else None,
                 "sample_set": self.study.datasets[section.dataset].sample_set.model_dump(),
             }
         )
@@ -154,18 +160,17 @@ class Plan:
 
     def compare_runs(self) -> dict[str, Any]:
         """Which layer of which recipe is compared, and how the nulls are drawn."""
-        recipes = {
-            name: {
+        recipes = [
+            {
+                "name": name,
                 "dataset": section.dataset,
-                "task": section.task,
                 "feature_layer": self.feature_layer(name),
                 "blocks": len(self.blocks(name)),
             }
             for name, section in self.study.recipes.items()
-        }
-        return normalised(
-            self.study.analysis.angles.model_dump() | {"recipes": recipes, "datasets": self.used_datasets}
-        ) | {"order": list(self.study.recipes)}
+        ]
+        angles = self.study.analysis.angles.model_dump()
+        return normalised(angles | {"recipes": recipes, "datasets": self.used_datasets})
 
     def tabulate_runs(self) -> dict[str, Any]:
         """What the run table says of each recipe."""
@@ -186,12 +191,18 @@ class Plan:
 
     def plot(self, figure: str) -> dict[str, Any]:
         """What a figure needs to know: the recipes in the study's order, which decides their colours."""
-        also = {"angle_dynamics": ["task"], "training": ["task"], "spectra": ["feature_layer"], "report": ["task"]}
+        also = {
+            "angle_dynamics": ["task"],
+            "training": ["task", "loss"],
+            "spectra": ["feature_layer"],
+            "report": ["task"],
+        }
         facts = {
             name: {
                 "name": name,
                 "dataset": section.dataset,
                 "task": section.task,
+                "loss": self.loss(name),
                 "feature_layer": self.feature_layer(name),
             }
             for name, section in self.study.recipes.items()
@@ -208,10 +219,12 @@ class Plan:
                 "title": self.study.title or self.study.study,
                 "question": self.study.question,
                 "figures": list(self.study.figures),
+                # whose jobs' times count
+                "names": sorted({*self.study.recipes, *self.used_datasets, *map(self.kind, self.used_datasets)}),
             }
             | self.plot("report")
         )
 
     def write_study(self) -> dict[str, Any]:
         """The whole study, in its own order, without what changes no result."""
-        return json.loads(self.study.model_dump_json(exclude={"device"}))
+        return json.loads(self.study.model_dump_json(exclude={"device": True, "datasets": {"__all__": {"source"}}}))

@@ -186,7 +186,7 @@ def read_published(
 
 
 def _retrieve_again(directory: Path) -> str:
-    return f"`snakemake {directory / 'retrieved.json'} --forcerun retrieve_dataset` retrieves it again"
+    return f"to retrieve it again, add `--forcerun {directory / 'retrieved.json'}` to your snakemake command"
 
 
 def _from_idx(layout: IdxLayout, content: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
@@ -363,7 +363,6 @@ def assemble(
         },
         coords={"sample": sample_ids},
         attrs={
-            "featurespace_format": 1,
             "kind": kind,
             "class_names": list(class_names),
             "offset": offset,

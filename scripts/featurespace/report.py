@@ -8,7 +8,7 @@ import importlib.metadata
 import io
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from featurespace.figures.series import CONTROLS, datasets_of
 from featurespace.tables import is_false
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "zarr", "xarray", "matplotlib", "snakemake")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "zarr", "xarray", "matplotlib", "snakemake")
 CENTRINGS = ("raw", "centred")
 # What a figure shows in a few words, for those who cannot see it; its caption says the rest.
 ALTERNATIVES = {
@@ -94,7 +94,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def timings(folder: Path) -> list[dict[str, Any]]:
+def timings(folder: Path, names: Collection[str]) -> list[dict[str, Any]]:
     """Sum up Snakemake's benchmark files by rule.
 
     Parameters
@@ -102,6 +102,9 @@ def timings(folder: Path) -> list[dict[str, Any]]:
     folder
         Holds `<rule>.tsv` and `<rule>/**/<job>.tsv`, each with the columns `s` (wall time) and `max_rss` (MiB). It
         may be missing, and a file that cannot be read, which a running job may be writing, is passed over.
+    names
+        The study's recipes and data sets, kinds included: files of others, which an earlier version of the study
+        left, are passed over.
 
     Returns
     -------
@@ -110,14 +113,16 @@ def timings(folder: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if len(parts) > 1 and not set(parts[1:]) & set(names):
+            continue
         try:
             frame = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
             seconds = pd.to_numeric(frame["s"], errors="coerce")
             memory = pd.to_numeric(frame["max_rss"], errors="coerce")
         except (OSError, ValueError, KeyError):
             continue
-        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        rows.append({"rule": rule, "s": seconds.sum(), "mib": memory.max()})
+        rows.append({"rule": parts[0], "s": seconds.sum(), "mib": memory.max()})
     if not rows:
         return []
     groups = pd.DataFrame(rows).groupby("rule")
@@ -134,14 +139,20 @@ def _trained(recipes: Sequence[Mapping[str, Any]]) -> set[str]:
     return {recipe["name"] for recipe in recipes if recipe["task"] not in CONTROLS}
 
 
+def _several_seeds(runs: pd.DataFrame) -> bool:
+    """Tell whether any recipe of a run table has more than one seed."""
+    return bool((runs.groupby("recipe")["seed"].nunique() > 1).any())
+
+
 def _spread(rows: pd.DataFrame) -> dict[str, float] | None:
-    """Return the mean and the extremes of angles over recipes, or pairs of them, and the mean of their null."""
+    """Return the mean, the extremes and the number of angles of recipes, or pairs of them, and their null's mean."""
     rows = rows.dropna(subset=["angle_deg"])
     if rows.empty:
         return None
     angles = rows["angle_deg"]
     null = float(rows["null_mean_deg"].mean())
-    return {"mean": float(angles.mean()), "low": float(angles.min()), "high": float(angles.max()), "null": null}
+    spread = {"mean": float(angles.mean()), "low": float(angles.min()), "high": float(angles.max()), "null": null}
+    return spread | {"n": len(angles), "n_runs": int(rows["n_seeds" if "n_seeds" in rows else "n_pairs"].sum())}
 
 
 def angle_summary(
@@ -161,8 +172,9 @@ def angle_summary(
     Returns
     -------
     list of dict
-        A row a comparison that the study allows: key, name, raw and centred (mean, low, high, null in degrees; None if
-        unknown), correlation of the raw vectors' entries (None where it is no mean over pairs).
+        A row a comparison that the study allows: key, name, raw and centred (None if unknown; else mean, low,
+        high and null in degrees, n recipes or pairs of recipes, n_runs or pairs of them), correlation of the raw
+        vectors' entries (None where it is no mean over pairs).
     """
     trained = _trained(recipes)
     tasks = {recipe["name"]: recipe["task"] for recipe in recipes}
@@ -218,6 +230,35 @@ def _both(row: Mapping[str, Any]) -> str:
     return " and ".join(texts)
 
 
+def _averaged(row: Mapping[str, Any], of: str) -> str:
+    """Say what an angle is averaged over: recipes, or pairs of them, or else seeds; nothing if it is one angle."""
+    spread = row["raw"] or row["centred"]
+    if spread["n"] > 1:
+        return f", on average over {spread['n']} {of}"
+    return ", on average over seeds" if spread["n_runs"] > 1 else ""
+
+
+def _test_sentences(matrix: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
+    """Say how many pairs of runs of different trained recipes are closer than the permutation null."""
+    if "n_below_05" not in matrix:
+        return []
+    trained = _trained(recipes)
+    pairs = matrix[(matrix["dataset"] == dataset) & matrix["recipe_a"].isin(trained) & matrix["recipe_b"].isin(trained)]
+    sums = pairs[pairs["recipe_a"] != pairs["recipe_b"]].groupby("centring")[["n_tested", "n_below_05"]].sum()
+    sums = sums[sums["n_tested"] > 0].astype(int)
+    texts = [
+        f"{sums['n_below_05'][centring]} of {sums['n_tested'][centring]} {centring}"
+        for centring in CENTRINGS
+        if centring in sums.index
+    ]
+    if not texts:
+        return []
+    return [
+        "Pairs of runs of different trained recipes that are closer than the permutation null (p < .05): "
+        f"{', '.join(texts)}."
+    ]
+
+
 def answers(
     tables: Mapping[str, pd.DataFrame], runs: pd.DataFrame, recipes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -243,14 +284,18 @@ def answers(
         rows = {row["key"]: row for row in angles}
         sentences = []
         if "start" in rows:
+            averaged = _averaged(rows["start"], "recipes")
             sentences.append(
-                f"At the first kept step the P-vector is on average {_both(rows['start'])} from where the run ends."
+                f"At the first kept step the P-vector is {_both(rows['start'])} from where the run ends{averaged}."
             )
         if "recipes" in rows:
             against = f"; two untrained networks are at {_both(rows['untrained'])}" if "untrained" in rows else ""
-            sentences.append(f"Two different trained recipes end on average {_both(rows['recipes'])} apart{against}.")
+            averaged = _averaged(rows["recipes"], "pairs of recipes")
+            sentences.append(f"Two different trained recipes end {_both(rows['recipes'])} apart{averaged}{against}.")
+            sentences += _test_sentences(tables["angle_matrix"], recipes, dataset)
         elif "seeds" in rows:
-            sentences.append(f"Two seeds of a recipe end on average {_both(rows['seeds'])} apart.")
+            averaged = _averaged(rows["seeds"], "recipes")
+            sentences.append(f"Two seeds of a recipe end {_both(rows['seeds'])} apart{averaged}.")
         if "layers" in tables:
             sentences += _layer_sentences(tables["layers"], recipes, dataset)
         sentences += _run_sentences(runs, recipes, dataset)
@@ -259,37 +304,51 @@ def answers(
 
 
 def _layer_sentences(layers: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
-    """Say how C changes from layer to layer, in the recipes where it does so most and least."""
-    rows = layers[(layers["dataset"] == dataset) & layers["recipe"].isin(_trained(recipes))]
-    fits = rows[(rows["measure"] == "compression")].dropna(subset=["slope"]).drop_duplicates("recipe")
-    if fits.empty:
-        return []
+    """Say how C changes over the fitted layers, in the recipes where it does so most and least, and where it rises."""
+    rows = layers[(layers["dataset"] == dataset) & (layers["measure"] == "compression")].dropna(subset=["value"])
+    start = rows.loc[rows["recipe"] == "data", "value"]
+    rows = rows[rows["recipe"].isin(_trained(recipes)) & (rows["depth"] >= 1)]
+    fits = rows.dropna(subset=["slope"]).drop_duplicates("recipe").sort_values("slope")
+    sentences = []
 
     def text(row: Any) -> str:
         change = np.exp(abs(row.slope))
         verb = "falls" if row.slope < 0 else "rises"
+        fitted = rows.loc[(rows["recipe"] == row.recipe) & rows["reliable"], "depth"]
         quality = "" if np.isnan(row.r_squared) else f", R² {np.floor(row.r_squared * 1e3) / 1e3:.3f}"
-        return f"{verb} {change:.3g}-fold ({row.recipe}{quality})"
+        return f"{verb} {change:.3g}-fold a layer over layers {fitted.min()} to {fitted.max()} ({row.recipe}{quality})"
 
-    ordered = list(fits.sort_values("slope").itertuples())
+    ordered = list(fits.itertuples())
     if len(ordered) == 1:
-        return [f"From a layer to the next, compression C {text(ordered[0])}."]
-    most, least = text(ordered[0]), text(ordered[-1])
-    return [f"From a layer to the next, compression C {most} in the steepest recipe and {least} in the flattest."]
+        sentences.append(f"By its fitted line, compression C {text(ordered[0])}.")
+    elif ordered:
+        sentences.append(
+            f"By the fitted lines of {len(ordered)} recipes, compression C {text(ordered[0])} in the steepest and "
+            f"{text(ordered[-1])} in the flattest."
+        )
+    first = rows[rows["depth"] == 1]
+    if len(start) and len(first):
+        ratio = (first.set_index("recipe")["value"] / float(start.iloc[0])).loc[lambda change: change > 1]
+        listed = ", ".join(f"{change:.3g}-fold in {name}" for name, change in ratio.items())
+        if listed:
+            sentences.append(f"From the input to layer 1, C rises in {len(ratio)} of {len(first)} recipes ({listed}).")
+    return sentences
 
 
 def _run_sentences(runs: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
     """Say how well the best and the worst recipe learned their tasks."""
     sentences = []
     rows = runs[(runs["dataset"] == dataset) & runs["recipe"].isin(_trained(recipes))]
+    several = _several_seeds(rows)
     means = rows.groupby("recipe")[["test_accuracy", "train_accuracy", "relative_loss"]].mean()
     for column, kind in (("test_accuracy", "Test"), ("train_accuracy", "Training")):
         known = means[column].dropna().sort_values(kind="stable")
         if len(known) > 1:
             low, high = f"{known.iloc[0]:.1%} ({known.index[0]})", f"{known.iloc[-1]:.1%} ({known.index[-1]})"
-            sentences.append(f"{kind} accuracy is between {low} and {high}, means over seeds.")
+            sentences.append(f"{kind} accuracy is between {low} and {high}{', means over seeds' if several else ''}.")
         elif len(known) == 1:
-            sentences.append(f"{kind} accuracy is {known.iloc[0]:.1%} ({known.index[0]}), mean over seeds.")
+            averaged = ", mean over seeds" if several else ""
+            sentences.append(f"{kind} accuracy is {known.iloc[0]:.1%} ({known.index[0]}){averaged}.")
         if len(known):
             break
     ratio = means["relative_loss"].dropna().sort_values(kind="stable")
@@ -418,6 +477,7 @@ def write_html(
         figures=figures,
         answers=answers(tables, runs, spec["recipes"]),
         runs=run_rows(runs),
+        several_seeds=_several_seeds(runs),
         n_runs=len(runs),
         study_yaml=study_yaml,
         timings=times,

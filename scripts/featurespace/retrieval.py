@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from pooch import HTTPDownloader
@@ -80,7 +80,7 @@ def retrieve(
     target
         The directory; made if it is missing.
     source
-        A local directory, or a `file:`, `http:` or `https:` address, that has the files under their published
+        A local directory, or an `http:` or `https:` address, that has the files under their published
         names. It is used instead of the mirrors.
     patience
         Attempts, pauses and timeouts.
@@ -153,14 +153,9 @@ def _local_directory(published: PublishedDataset, source: str | None) -> Path | 
     """Return the directory that a source names, or None if it is an address, or no source is given."""
     if source is None:
         return None
-    parts = urlsplit(source)
-    if parts.scheme in ("http", "https"):
+    if urlsplit(source).scheme in ("http", "https"):
         return None
-    if "://" in source and parts.scheme != "file":
-        raise FeaturespaceError(
-            f"{published.kind}: source {source} should be a directory, or a file, http or https address"
-        )
-    directory = Path(unquote(parts.path) if parts.scheme == "file" else source).expanduser()
+    directory = Path(source).expanduser()
     if not directory.is_dir():
         names = ", ".join(file.name for file in published.files)
         raise FeaturespaceError(f"{published.kind}: source {directory} is no directory (it should have {names})")

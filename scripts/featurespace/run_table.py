@@ -62,7 +62,8 @@ def tabulate_runs(
             own = history[history["seed"] == seed]
             if own.empty:
                 raise FeaturespaceError(
-                    f"run {name}, seed {seed}: its history has no row; run again with --forcerun train_run"
+                    f"run {name}, seed {seed}: its history has no row; "
+                    "add `--forcerun train_run` to your snakemake command"
                 )
             last = own.sort_values("step").iloc[-1]
             rows.append(

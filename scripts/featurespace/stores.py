@@ -284,7 +284,7 @@ def _checksums_hash(store: Path) -> str:
 
 
 def _mend(path: StrPath) -> str:
-    return f"make it again with `snakemake --forcerun {os.fspath(path)}`"
+    return f"to make it again, add `--forcerun {os.fspath(path)}` to your snakemake command"
 
 
 # --- what is in a store ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import functools
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -22,12 +22,14 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext, MaxNLocator, NullLocator
 
 from featurespace.files import write_table
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Drawn = Literal["", "point", "line"]
 
 WIDTH_IN = 7.5  # a full text width, in inches
 INK = "#1a1a1a"
@@ -217,8 +219,8 @@ def draw_band(
     dashes: Any = None,
     width: float = 1.4,
     zorder: float = 3,
-) -> None:
-    """Draw a mean line with its band, or a marker with its bar when there is one point only.
+) -> Drawn:
+    """Draw a mean line with its band, or a marker with its bar when there is one point only; say which.
 
     `columns` names the mean, the lower and the upper end. Rows without a mean are left out; nothing is drawn when
     none is left.
@@ -226,7 +228,7 @@ def draw_band(
     mean, low, high = columns
     part = frame.dropna(subset=[mean]).sort_values(x)
     if part.empty:
-        return
+        return ""
     if len(part) == 1:
         row = part.iloc[0]
         axes.plot([row[x]] * 2, [row[low], row[high]], color=look.colour, linewidth=1, zorder=zorder)
@@ -241,7 +243,7 @@ def draw_band(
             zorder=zorder + 1,
             clip_on=False,
         )
-        return
+        return "point"
     if (part[high] > part[low]).any():
         axes.fill_between(
             part[x].to_numpy(float),
@@ -260,22 +262,42 @@ def draw_band(
         linewidth=width,
         zorder=zorder,
     )
+    return "line"
 
 
-def recipe_handles(names: Iterable[str], looks: Mapping[str, Look], markers: bool = False) -> list[Artist]:
-    """Return legend entries for recipes, in the order of the study."""
-    wanted = set(names)
+def draw_ends(axes: Axes, x: float, y: float, looks: Sequence[Look]) -> None:
+    """Draw an open circle where curves end; one where several end is a ring with an arc in the colour of each."""
+    axes.plot(x, y, "o", color="white", markersize=4, clip_on=False, zorder=5)
+    for i, look in enumerate(looks):
+        arc = Outline.arc(360 * i / len(looks), 360 * (i + 1) / len(looks))
+        # markers are scaled to their farthest vertex: with one at (1, 0), every arc has the same radius
+        ring = Outline.make_compound_path(Outline([[1.0, 0.0]], [Outline.MOVETO]), arc)
+        axes.plot(
+            x,
+            y,
+            marker=ring,
+            color=look.colour,
+            markerfacecolor="none",
+            markersize=4 if len(looks) == 1 else 6.5,
+            markeredgewidth=1 if len(looks) == 1 else 1.6,
+            clip_on=False,
+            zorder=5,
+        )
+
+
+def recipe_handles(drawn: Mapping[str, Collection[str]], looks: Mapping[str, Look]) -> list[Artist]:
+    """Return legend entries for recipes in the order of the study, each drawn as a line, as a point or as both."""
     return [
         Line2D(
             [],
             [],
             color=look.colour,
-            linestyle=look.dashes,
-            marker=look.marker if markers else "",
+            linestyle=look.dashes if "line" in drawn[name] else "",
+            marker=look.marker if "point" in drawn[name] else "",
             label=elide(name, 60),
         )
         for name, look in looks.items()
-        if name in wanted
+        if drawn.get(name)
     ]
 
 
@@ -284,10 +306,18 @@ def line_handle(label: str, **kwargs: Any) -> Artist:
     return Line2D([], [], **{"color": FAINT, "linewidth": 1.2, "label": label, **kwargs})
 
 
-def seed_handles(frame: pd.DataFrame) -> list[Artist]:
-    """Return legend entries for a mean line and its band, where any point sums up several seeds (`n_seeds`)."""
+def seed_handles(frame: pd.DataFrame, lines: bool = True) -> list[Artist]:
+    """Return legend entries for a mean and its band, where any point sums up several seeds (`n_seeds`).
+
+    Without `lines` there are markers with bars only.
+    """
     if not (frame["n_seeds"] > 1).any():
         return []
+    if not lines:
+        return [
+            line_handle("mean over seeds", linestyle="", marker="o"),
+            line_handle("least to greatest seed", linestyle="", marker="|", markersize=8),
+        ]
     return [
         line_handle("mean over seeds"),
         Patch(facecolor=FAINT, alpha=0.25, linewidth=0, label="least to greatest seed"),
@@ -325,19 +355,25 @@ def legend_above(figure: Figure, recipes: Sequence[Artist], signs: Sequence[Arti
 
 
 def log_axis(axes: Axes, least: float, most: float) -> None:
-    """Make the vertical axis logarithmic over [least, most], both positive, with at least two numbers on it."""
+    """Fit the vertical axis to [least, most], both positive.
+
+    It is logarithmic, with two numbers on it at least; linear where `most` is less than three times `least`, which
+    would be lost on a logarithmic axis.
+    """
+    if most < 3 * least:
+        margin = 0.06 * (most - least) or 0.05 * most
+        axes.set_ylim(least - margin, most + margin)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        return
     axes.set_yscale("log")
-    if most / least < 20:
-        middle = np.sqrt(most * least)
-        least, most = min(least * 0.9, middle / 4.5), max(most * 1.1, middle * 4.5)
-    else:
-        margin = (most / least) ** 0.04
-        least, most = least / margin, most * margin
+    margin = (most / least) ** 0.04
+    least, most = least / margin, most * margin
     axes.set_ylim(least, most)
     lowest, highest = int(np.floor(np.log10(least))), int(np.ceil(np.log10(most)))
     decades = range(lowest, highest + 1)
     if most / least < 300:
-        ticks = [float(f"{digit}e{k}") for k in decades for digit in (1, 2, 5)]
+        digits = (1, 2, 5) if most / least > 15 else (1, 1.5, 2, 3, 5, 7)
+        ticks = [float(f"{digit}e{k}") for k in decades for digit in digits]
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         ticks = [10.0**k for k in decades if k % (1 + (highest - lowest) // 6) == 0]

@@ -310,6 +310,8 @@ class Trainer:
                     sources = [_generator(seed, self.recipe, NOISE, step, self.device) for seed in self.seeds]
                     inputs = _with_noise(clean, spec["noise"], sources)
 
+                # the forward pass moves running statistics, and a seed stops before it
+                unmoved = {} if stop_loss is None else {n: b.clone() for n, b in self.network.named_buffers()}
                 prediction, _ = self.network(inputs)
                 prediction = spec["output_scale"] * prediction
                 losses = sample_losses(prediction, clean, labels, self.loss, self.reconstructs).mean(1)  # (S,)
@@ -319,10 +321,10 @@ class Trainer:
                     below = (losses.detach() < stop_loss) & ~self.frozen
                     if below.any():
                         for name, tensor in self.network.state_dict().items():
-                            held[name][below] = tensor[below]
+                            held[name][below] = unmoved.get(name, tensor)[below]
                         self.frozen |= below
                         if self.frozen.all():
-                            self._hold(held)  # the forward pass has moved the running statistics
+                            self._hold(held)
                             end = step
                             if step not in kept:
                                 self._keep(step)

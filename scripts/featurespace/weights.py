@@ -101,7 +101,7 @@ class KeptWeights:
     def _damaged(self, name: str, what: str) -> FeaturespaceError:
         return FeaturespaceError(
             f"{self.folder}: {name}, weights of recipe {self.recipe!r}, is {what}; "
-            f"train it again with `snakemake --forcerun {self.folder}`"
+            f"to train it again, add `--forcerun {self.folder}` to your snakemake command"
         )
 
     def read(self, seeds: Sequence[int], step: int) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from featurespace import architectures
-from featurespace.config import Study, check_sources, parse_study
+from featurespace.config import Study, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
 from featurespace.plan import Plan, blocks_of
 
@@ -27,7 +27,7 @@ STUDY = {
     },
 }
 
-DELETE = object()
+DELETE = "(the key is deleted)"
 
 
 def edited(path: str, value: object) -> dict:
@@ -37,7 +37,7 @@ def edited(path: str, value: object) -> dict:
     *parents, last = path.split(".")
     for part in parents:
         section = section[part]
-    if value is DELETE:
+    if value == DELETE:
         del section[last]
     else:
         section[last] = value
@@ -52,7 +52,11 @@ BROKEN = [
     ("recipes.mlp.schedule.epoch", 3, "recipes.mlp.schedule.epoch", "did you mean 'epochs'?"),
     ("datasets.digits.source", "/tmp", "datasets.digits.source", "unknown key"),
     ("analysis", {"spectra": {"vector": 3}}, "analysis.spectra.vector", "did you mean 'vectors'?"),
-    ("recipes.mlp.model.widths", ["a"], "recipes.mlp.model.widths.0", "integer"),
+    ("recipes.mlp.model.widths", ["a"], "recipes.mlp.model.widths.0", "number"),
+    ("recipes.mlp.model.widths", ["16", 8], "recipes.mlp.model.widths.0", "'16'"),
+    ("recipes.mlp.seeds", [True, 0], "recipes.mlp.seeds.0", "True"),
+    ("recipes.mlp.schedule.final_fraction", 0.2, "recipes.mlp.schedule.final_fraction", "cosine"),
+    ("recipes.seen.model.channels", [2, 2, 2, 2, 2], "recipes.seen.model.channels", "28 x 28"),
     ("recipes.mlp.model.widths", [], "recipes.mlp.model.widths", "empty"),
     ("recipes.mlp.schedule.epochs", "3", "recipes.mlp.schedule.epochs", "'3'"),
     ("recipes.mlp.schedule.epochs", 2.5, "recipes.mlp.schedule.epochs", "2.5"),
@@ -87,6 +91,7 @@ BROKEN = [
     ("datasets.again", {"kind": "fashion-mnist", "source": "/x"}, "datasets.again.source", "datasets.fashion"),
     ("seeds", 0, "seeds", "not 0"),
     ("seeds", [], "seeds", "at least one"),
+    ("seeds", [0, 0, 1], "seeds", "twice"),
     ("seeds", "5", "seeds", "'5'"),
     ("figures", ["spectre"], "figures.0", "did you mean 'spectra'?"),
     ("figures", ["spectra", "spectra"], "figures", "twice"),
@@ -115,6 +120,10 @@ def test_a_source_that_is_missing_is_named(tmp_path):
     study = edited("datasets.fashion.source", str(tmp_path / "nowhere"))
     with pytest.raises(FeaturespaceError, match=r"datasets\.fashion\.source: no directory .*nowhere"):
         check_sources(parse_study(study, "my.yaml"), "my.yaml")
+    with pytest.raises(FeaturespaceError, match=r"lacks train-images-idx3-ubyte.gz, .* of fashion-mnist"):
+        check_sources(parse_study(edited("datasets.fashion.source", str(tmp_path))))
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte.gz").touch()
     check_sources(parse_study(edited("datasets.fashion.source", str(tmp_path))))
     check_sources(parse_study(edited("datasets.fashion.source", "https://mirror.example/fashion/")))
 
@@ -163,3 +172,30 @@ def test_the_depth_of_layers_counts_from_the_input():
 )
 def test_the_studies_that_are_shipped_are_valid(path):
     parse_study(yaml.safe_load(path.read_text()), path.name)
+
+
+def test_what_changes_no_result_is_no_part_of_the_study_that_is_written_down(tmp_path):
+    study = edited("datasets.fashion.source", str(tmp_path)) | {"device": "cpu"}
+    assert Plan(parse_study(study)).write_study() == Plan(parse_study(STUDY)).write_study()
+
+
+def test_numbers_in_the_notation_of_science_are_numbers():
+    # YAML 1.1 reads 1e-3 as text and 1.0e-3 as a number
+    study = parse_study(edited("recipes.mlp.optimiser.learning_rate", "1e-3"))
+    assert study.recipes["mlp"].optimiser.learning_rate == 1e-3
+
+
+def test_a_key_that_is_there_twice_is_named_with_its_line(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("study: a\nrecipes:\n  mlp: {dataset: digits}\n  mlp: {dataset: digits}\n")
+    with pytest.raises(FeaturespaceError, match=r"my\.yaml: line 4: mlp is there twice"):
+        refuse_repeated_keys(path)
+    path.write_text("a: &a {b: 1}\nc:\n  <<: *a\n  b: 2\nd: {b: 1}\n")
+    refuse_repeated_keys(path)
+
+
+def test_the_study_that_the_readme_shows_is_valid():
+    blocks = (ROOT / "README.md").read_text().split("```yaml\n")[1:]
+    assert blocks
+    for block in blocks:
+        parse_study(yaml.safe_load(block.split("```")[0]), "README.md")

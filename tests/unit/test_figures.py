@@ -9,11 +9,23 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.path import Path as Outline
 from synthetic_tables import DEFAULT, Made, make, recipe
 
 from featurespace.figures import angle_dynamics, angle_matrix, layers, spectra, training
 from featurespace.figures.series import geometric_mean, over_seeds
-from featurespace.style import PALETTE, elide, recipe_looks, save_figure, wrap_name
+from featurespace.style import (
+    MARKERS,
+    PALETTE,
+    draw_ends,
+    elide,
+    log_axis,
+    new_figure,
+    recipe_looks,
+    save_figure,
+    wrap_name,
+)
 from featurespace.tables import is_false, read_table, read_tables
 
 LONG = "a-very-long-name-for-a-recipe-of-48-characters-x"
@@ -239,6 +251,130 @@ def test_training_splits_tasks_over_panels(default: Made) -> None:
     assert panels["mlp"] == {"classification loss", "accuracy"}
     assert panels["autoencoder"] == {"reconstruction loss", "relative loss"}
     assert frame.loc[frame["panel"] == "accuracy", "value"].max() > 1  # percent
+
+
+def test_training_tells_cross_entropy_from_squared_error(default: Made) -> None:
+    losses = {"mlp": "mse", "autoencoder": "mse", "denoising-autoencoder": "mse", "untrained": None}
+    recipes = [{**entry, "loss": losses.get(entry["name"], "cross-entropy")} for entry in default.spec["recipes"]]
+    frame, figure = drawn(training, (default.history,), {"recipes": recipes})
+    assert set(frame.loc[frame["panel"] == "squared-error loss", "recipe"]) == {"mlp"}
+    assert {"cnn", "untrained"} <= set(frame.loc[frame["panel"] == "cross-entropy loss", "recipe"])
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert "Cross-entropy" in labels and "Squared error to one-hot labels" in labels and "Loss" not in labels
+    assert_sound(figure)
+
+
+# --- panels -----------------------------------------------------------------------------------------------------------
+
+
+def legend_of(figure: Figure) -> dict[str, Line2D]:
+    handles = [
+        (text, handle) for box in figure.legends for text, handle in zip(box.texts, box.legend_handles, strict=True)
+    ]
+    return {text.get_text(): handle for text, handle in handles}
+
+
+def test_layers_without_any_compression_say_so() -> None:
+    """One sample a class has no scatter within classes: every C is 0."""
+    made = make([recipe("mlp")], n_seeds=2, epochs=1)
+    _, figure = drawn(layers, (made.layers.assign(compression=0.0), made.runs), made.spec)
+    assert "no value: C is zero\nor undefined in every layer" in [text.get_text() for text in figure.axes[0].texts]
+    assert figure.axes[1].lines
+
+
+def test_the_input_has_a_shape_of_its_own(default: Made) -> None:
+    assert layers.INPUT_MARKER not in MARKERS
+
+
+@pytest.mark.parametrize(("least", "most"), [(1.95, 2.31), (2.0, 2.0), (2.1, 6.9), (0.04, 0.5), (1e-9, 3.0)])
+def test_axes_of_positive_values_fit_them(least: float, most: float) -> None:
+    axes = new_figure(2).subplots()
+    log_axis(axes, least, most)
+    low, high = axes.get_ylim()
+    assert low <= least and high >= most
+    assert axes.get_yscale() == ("linear" if most < 3 * least else "log")
+    assert len([tick for tick in axes.get_yticks() if low <= tick <= high]) >= 2
+    shown = (most - least) / (high - low) if most < 3 * least else np.log(most / least) / np.log(high / low)
+    assert most == least or shown > 0.85
+
+
+def test_angles_of_a_column_share_an_axis_that_fits_them(default: Made) -> None:
+    table = default.dynamics[default.dynamics["dataset"] == "digits"].copy()
+    raw = table["centring"] == "raw"
+    table.loc[raw, ["angle_deg", "null_mean_deg"]] *= 20 / table.loc[raw, ["angle_deg", "null_mean_deg"]].max().max()
+    _, figure = drawn(angle_dynamics, (table,), default.spec)
+    assert {axes.get_ylim() for axes in figure.axes[::2]} == {(0, 30)}
+    assert {axes.get_ylim() for axes in figure.axes[1::2]} == {(0, 90)}
+    assert {axes.get_title(loc="right") for axes in figure.axes} == {"raw, 0–30°", "centred, 0–90°"}
+    assert all(label.label1.get_visible() for label in figure.axes[1].yaxis.get_major_ticks())
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_dynamics_of_own_reach_zero_where_all_seeds_end(together: bool) -> None:
+    made = make([recipe("mlp")], n_seeds=2, epochs=8, stop_early=not together)
+    _, figure = drawn(angle_dynamics, (made.dynamics,), made.spec)
+    curve = next(line for line in figure.axes[0].lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 2)
+    assert (curve.get_ydata()[-1] == 0) == together
+
+
+def test_curves_that_end_together_share_a_ring(default: Made) -> None:
+    axes = new_figure(2).subplots()
+    looks = list(recipe_looks(default.spec["recipes"]).values())[:3]
+    draw_ends(axes, 1.0, 0.0, looks)
+    arcs = [line for line in axes.lines if line.get_color() != "white"]
+    assert [arc.get_color() for arc in arcs] == [look.colour for look in looks]
+    extents = [arc.get_marker().vertices for arc in arcs]
+    assert all(np.abs(extent).max() == pytest.approx(1) for extent in extents)
+    _, figure = drawn(angle_dynamics, (default.dynamics,), default.spec)
+    trained = ("mlp", "cnn", "autoencoder", "denoising-autoencoder", "shuffled-labels")
+    colours = {line.get_color() for line in figure.axes[0].lines if isinstance(line.get_marker(), Outline)}
+    assert colours == {recipe_looks(default.spec["recipes"])[name].colour for name in trained}
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_the_legend_shows_what_is_drawn(single: bool, default: Made) -> None:
+    dynamics, history = default.dynamics, default.history
+    if single:
+        dynamics, history = dynamics[dynamics["step"] == 10], history[history["step"] == 10]
+    _, figure = drawn(angle_dynamics, (dynamics,), default.spec)
+    legend = legend_of(figure)
+    assert (legend["mlp"].get_linestyle(), legend["mlp"].get_marker()) == (("None", "o") if single else ("-", ""))
+    null = legend["permutation null, mean"]
+    assert (null.get_linestyle(), null.get_marker()) == (("None", "_") if single else (":", "None"))
+    assert ("the same, one step" in legend) == (not single)  # of the untrained network
+    _, figure = drawn(training, (history,), default.spec)
+    assert legend_of(figure)["test"].get_linestyle() == ("None" if single else "-")
+
+
+def test_spectra_list_the_steps_that_there_are_and_no_rounding_errors(default: Made) -> None:
+    table = default.spectra[default.spectra["step"].isin([0, 160])].copy()
+    tiny = (table["recipe"] == "mlp") & (table["component"] > 8)
+    table.loc[tiny, "variance_share"] = 1e-9
+    frame, figure = drawn(spectra, (table,), default.spec)
+    names = [text.get_text() for text in figure.legends[0].texts]
+    assert "last kept step" in names and "middle kept step" not in names
+    curves = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+    assert curves
+    assert all(line.get_xdata().max() == 8 for line in curves)
+    assert figure.axes[0].get_ylim()[0] < min(line.get_ydata().min() for line in curves)
+    assert (frame["variance_share"] < 1e-8).any()  # the table keeps them
+
+
+def test_correlations_are_centred_on_zero_on_every_data_set(default: Made) -> None:
+    _, figure = drawn(angle_matrix, (default.pairs,), default.spec)
+    images = [axes.images[0] for axes in figure.axes if "correlation" in axes.get_title()]
+    assert [image.get_clim() for image in images] == [(-1, 1)] * 2
+    red, green, blue, _ = images[0].cmap(0.5)
+    assert min(red, green, blue) > 0.95
+
+
+def test_the_matrix_counts_small_p_values(default: Made) -> None:
+    table = default.pairs.copy()
+    pair = (table["recipe_a"] == "mlp") & (table["recipe_b"] == "cnn") & (table["centring"] == "raw")
+    table.loc[table.index[pair][:3], "p_value"] = [0.05, 0.2, np.nan]
+    frame = angle_matrix.tidy(table, default.spec)
+    row = frame[(frame["recipe_a"] == "mlp") & (frame["recipe_b"] == "cnn") & (frame["centring"] == "raw")].iloc[0]
+    assert (row["n_pairs"], row["n_tested"], row["n_below_05"]) == (4, 3, 1)
 
 
 # --- sums over seeds --------------------------------------------------------------------------------------------------

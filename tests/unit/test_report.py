@@ -11,6 +11,7 @@ from synthetic_tables import Made, make
 from featurespace.errors import FeaturespaceError
 from featurespace.figures import angle_dynamics, angle_matrix, layers, training
 from featurespace.report import (
+    TEMPLATE,
     FigureEntry,
     angle_summary,
     answers,
@@ -119,6 +120,32 @@ def test_the_page_survives_a_study_without_figures_or_with_one_run() -> None:
     assert page.open == []
 
 
+def test_without_figures_there_is_nothing_about_them(made: Made) -> None:
+    text = write_html(
+        {"study": "s", "title": "t", "question": "", "command": "c"} | made.spec, [], {}, made.runs, "", [], {}, "r"
+    )
+    assert "#figures" not in text and 'id="figures"' not in text
+    assert "Correlation</em>" not in text
+
+
+def test_with_one_seed_nothing_is_a_mean_over_seeds() -> None:
+    one = make(recipes=make().spec["recipes"][:1], n_seeds=1, epochs=4)
+    tables = {
+        "angle_dynamics": angle_dynamics.tidy(one.dynamics, one.spec),
+        "angle_matrix": angle_matrix.tidy(one.pairs, one.spec),
+    }
+    text = html_of(one, tables)
+    assert "At the first kept step the P-vector is" in text
+    found = text[text.index('id="found"') : text.index('id="again"')]
+    assert "over seeds" not in found
+    assert "on average over" not in found
+
+
+def test_a_narrow_window_shrinks_figures() -> None:
+    narrow = re.search(r"@media \(max-width: 40rem\) \{(.*?)\n\}", TEMPLATE.read_text(encoding="utf-8"), re.DOTALL)
+    assert narrow and ".plate img { min-width: 0; }" in narrow[1]
+
+
 def test_captions_cannot_bring_in_html_or_files() -> None:
     with pytest.raises(FeaturespaceError, match="caption"):
         caption_html(".. include:: /etc/hostname\n")
@@ -162,8 +189,23 @@ def test_answers_say_the_numbers_of_the_tables(made: Made, tables: dict[str, pd.
     accuracy = made.runs.groupby("recipe")["test_accuracy"].mean()
     best = max(("mlp", "cnn"), key=lambda name: accuracy[name])
     assert any(f"{accuracy[best]:.1%} ({best})" in sentence for sentence in digits["sentences"])
-    assert any("compression C falls" in sentence and "(linear" in sentence for sentence in orthonormal["sentences"])
+    assert any(
+        "compression C falls" in sentence and "over layers 1 to 5 (linear" in sentence
+        for sentence in orthonormal["sentences"]
+    )
+    assert any(sentence.startswith("By the fitted lines of 4 recipes") for sentence in digits["sentences"])
+    assert any("on average over 6 pairs of recipes" in sentence for sentence in digits["sentences"])
+    tested = "than the permutation null (p < .05): 24 of 24 raw, 24 of 24 centred."
+    assert any(sentence.endswith(tested) for sentence in digits["sentences"])
     assert not any("shuffled" in sentence for sentence in digits["sentences"])
+
+
+def test_answers_say_where_compression_rises_from_the_input(made: Made) -> None:
+    table = made.layers.copy()
+    first = (table["recipe"] == "cnn") & (table["depth"] == 1)
+    table.loc[first, "compression"] = 2 * 13.4
+    digits, _ = answers({"layers": layers.tidy(table, made.runs, made.spec)}, made.runs, made.spec["recipes"])
+    assert "From the input to layer 1, C rises in 1 of 4 recipes (2-fold in cnn)." in digits["sentences"]
 
 
 def test_answers_need_no_figure(made: Made) -> None:
@@ -177,16 +219,19 @@ def test_times_are_summed_by_rule(tmp_path) -> None:
     for path, row in {
         "train_run/a/block-0.tsv": "10.5\t0:00:10\t100\n",
         "train_run/b/block-0.tsv": "20\t0:00:20\t-\n",
+        "decompose_features/runs/a/block-0.tsv": "2\t0:00:02\t60\n",
+        "train_run/gone/block-0.tsv": "20\t0:00:20\t-\n",
         "compare_runs.tsv": "1\t0:00:01\t50\n",
         "broken.tsv": None,
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("" if row is None else head + row)
-    assert timings(tmp_path) == [
+    assert timings(tmp_path, ["a", "b"]) == [
         {"rule": "train_run", "n_jobs": 2, "total_s": 30.5, "longest_s": 20.0, "peak_mib": 100.0},
+        {"rule": "decompose_features", "n_jobs": 1, "total_s": 2.0, "longest_s": 2.0, "peak_mib": 60.0},
         {"rule": "compare_runs", "n_jobs": 1, "total_s": 1.0, "longest_s": 1.0, "peak_mib": 50.0},
     ]
-    assert timings(tmp_path / "nowhere") == []
+    assert timings(tmp_path / "nowhere", ["a"]) == []
 
 
 def test_versions_name_what_decides_numbers() -> None:

@@ -475,7 +475,7 @@ def test_a_damaged_feature_chunk_is_named(feature_path, damage, message, reader)
         reader(feature_path)
     line = str(caught.value)
     assert line.startswith(f"{feature_path}: layer hidden1, seed 5, step 200, ")
-    assert f"snakemake --forcerun {feature_path}" in line
+    assert f"--forcerun {feature_path}`" in line
     assert "\n" not in line
 
 
@@ -549,7 +549,7 @@ def test_different_samples_are_not_compared(tmp_path):
 
 @pytest.mark.parametrize("reader", [FeatureStore.open, read_group])
 def test_a_store_that_is_not_there_is_named(tmp_path, reader):
-    with pytest.raises(FeaturespaceError, match=r"no.zarr does not exist; make it again with"):
+    with pytest.raises(FeaturespaceError, match=r"no.zarr does not exist; to make it again, add"):
         reader(tmp_path / "no.zarr")
 
 

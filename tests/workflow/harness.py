@@ -64,6 +64,7 @@ class Workflow:
 
     def __init__(self, root: Path, study: dict[str, Any]) -> None:
         self.root = root
+        self.study_files = ["study.yaml"]
         root.mkdir(parents=True, exist_ok=True)
         if not (root / "Snakefile").exists():
             for part in PARTS:
@@ -86,7 +87,7 @@ class Workflow:
 
     def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run the real Snakemake on the study."""
-        command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", "study.yaml"]
+        command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", *self.study_files]
         # Quick tests of many small jobs: threads of a matrix library would only get into each other's way.
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(
@@ -118,6 +119,7 @@ MAKERS = {
     r"tables/angle_\w+\.csv": "compare_runs",
     r"tables/runs\.csv": "tabulate_runs",
     r"figures/(\w+)\.(svg|png|csv)": r"plot_\1",
+    r"data/([\w-]+)/retrieved\.json": r"retrieve_dataset/\1",
     r"report\.html": "write_report",
     r"study\.yaml": "write_study",
 }

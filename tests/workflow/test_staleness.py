@@ -136,6 +136,24 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     "how many vectors": (setting("analysis.spectra.vectors", 3), decomposed(*ALL_ORIGINS) | STUDY),
     "the numerical rank": (setting("analysis.measures.rank_energy", 0.9), measured(*ALL_ORIGINS) | STUDY),
     "the permutations": (setting("analysis.angles.permutations", 29), COMPARISON | STUDY),
+    "the spectrum": (setting("analysis.spectra.spectrum", "leading"), decomposed(*ALL_ORIGINS) | STUDY),
+    "the permutations' seed": (setting("analysis.angles.permutation_seed", 1), COMPARISON | STUDY),
+    "the split's seed": (setting("datasets.digits.split_seed", 1), prepared("digits") | STUDY),
+    "the momentum": (setting("recipes.mlp.optimiser.momentum", 0.5), trained("mlp") | STUDY),
+    "the loss": (setting("recipes.mlp.loss", "mse"), trained("mlp") | plots("training") | STUDY),
+    "the output scale": (setting("recipes.mlp.output_scale", 2), trained("mlp") | STUDY),
+    "the precision": (setting("recipes.mlp.dtype", "float64"), trained("mlp") | STUDY),
+    "the threads": (setting("recipes.mlp.threads", 2), trained("mlp") | STUDY),
+    "the task": (setting("recipes.mlp.task", "shuffled-labels"), trained("mlp") | EVERY_TABLE),
+    "pooling, where nothing is pooled": (setting("recipes.mlp.pooling", "flatten"), STUDY),
+    "feature stores that need not be kept": (setting("keep_features", False), STUDY),
+    "the same seeds, as a list": (setting("recipes.mlp.seeds", [0, 1, 2]), STUDY),
+    "a seed added to a list, which leaves the full block alone": (
+        setting("recipes.mlp.seeds", [0, 1, 2, 7]),
+        {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features")}
+        | analysed("runs/mlp/block-1")
+        | EVERY_TABLE,
+    ),
     "a seed that refills the last block": (
         setting("recipes.mlp.seeds", 4),
         {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features")}
@@ -241,6 +259,12 @@ def touch_everything(root: Path) -> None:
             path.touch()
 
 
+def touch_results(root: Path) -> None:
+    """Give every product, however large, the time stamp of now: a consumer before what it was made from."""
+    for path in sorted((root / "results").rglob("*"), reverse=True):
+        path.touch()
+
+
 OTHER_EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a touch of every file of the workflow": (touch_everything, set()),
     "a comment": (lambda root: append(root / "scripts/featurespace/training.py", "\n# a comment\n"), set()),
@@ -252,6 +276,7 @@ OTHER_EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     ),
     "a touch of a digest": (lambda root: (root / "results/tiny/datasets/rows/dataset.json").touch(), set()),
     "a touch of a table": (lambda root: (root / "results/tiny/tables/runs.csv").touch(), set()),
+    "a touch of everything that was made": (touch_results, set()),
     "a figure that is gone": (lambda root: (root / "results/tiny/figures/layers.svg").unlink(), plots("layers")),
     "a table that is gone": (lambda root: (root / "results/tiny/tables/runs.csv").unlink(), RUN_TABLE),
     # nothing that was made from it is stale

@@ -4,6 +4,8 @@ import copy
 import gzip
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,9 +74,15 @@ def test_fashion_mnist_goes_through_the_whole_line(tmp_path):
     manifest = read(workflow, "data/fashion-mnist/retrieved.json")
     assert str(FASHION) not in json.dumps(manifest)
     # the directory the files came from is no parameter
-    study["datasets"]["fashion"]["source"] = str(tmp_path)
+    study["datasets"]["fashion"]["source"] = str(shutil.copytree(FASHION, tmp_path / "elsewhere"))
     workflow.write_study(study)
     assert workflow.pending() == set()
+    # the code that retrieves them is, to it and all below
+    module = workflow.root / "scripts/featurespace/retrieval.py"
+    module.write_text(module.read_text() + "\nEDITED = True\n")
+    pending = workflow.pending()
+    assert {"retrieve_dataset/fashion-mnist", "prepare_dataset/fashion", "train_run/mlp/block-0"} <= pending
+    assert "write_study" not in pending
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
@@ -131,7 +139,7 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_bytes(tmp_path):
     process = subprocess.Popen(
         command, cwd=killed.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    wait_for(lambda: any(runs.glob(".resume-*/**/*.safetensors")))
+    wait_for(lambda: any(runs.glob(".resume-*/**/state-*")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed.root / WEIGHTS).exists()
@@ -141,7 +149,7 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_bytes(tmp_path):
     assert killed.snakemake("--unlock").returncode == 0
     killed.run(WEIGHTS)
     log = (killed.root / "results/tiny/logs/train_run/mlp/block-0.log").read_text()
-    assert "resum" in log or "continu" in log
+    assert int(re.findall(r"going on from step (\d+)", log)[-1]) > 0
     assert read(killed, WEIGHTS) == read(whole, WEIGHTS)
     assert not list(runs.glob(".resume-*"))
 
@@ -181,8 +189,31 @@ def test_a_damaged_store_is_refused_by_name(tiny, tmp_path):
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("featurespace: ")]
     assert len(said) == 1
-    for part in ("features.zarr", "hidden2", "seed 0", "step 0", "snakemake"):
+    for part in ("features.zarr", "hidden2", "seed 0", "step 0"):
         assert part in said[0], said[0]
+    # and what it says mends it
+    advice = re.findall(r"`(--forcerun \S+)`", said[0])[0].split()
+    workflow.run("results/tiny/runs/mlp/block-0/layers.csv", *advice)
+    assert read(workflow, "results/tiny/runs/mlp/block-0/features.json") == read(
+        tiny, "results/tiny/runs/mlp/block-0/features.json"
+    )
+
+
+def test_another_data_set_in_the_place_of_the_right_one_is_refused(tiny, tmp_path):
+    workflow = tiny.copy_to(tmp_path / "swapped")
+    other = copy.deepcopy(TINY)
+    other["datasets"]["digits"]["split_seed"] = 1
+    stranger = Workflow(tmp_path / "stranger", other)
+    stranger.run("results/tiny/datasets/digits/dataset.json")
+    store = "results/tiny/datasets/digits/dataset.zarr"
+    shutil.rmtree(workflow.root / store)
+    shutil.copytree(stranger.root / store, workflow.root / store)
+    for target, rule in ((WEIGHTS, "train_run"), (WEIGHTS.replace("weights", "features"), "dump_features")):
+        done = workflow.snakemake(target, "--forcerun", rule)
+        assert done.returncode != 0
+        said = [line for line in done.stderr.splitlines() if line.startswith("featurespace: ")]
+        assert said
+        assert all("dataset.zarr is not the store that" in line for line in said)
 
 
 def test_results_survive_a_run_that_fails(tiny, tmp_path):

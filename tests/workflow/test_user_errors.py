@@ -1,6 +1,7 @@
 """Bad input ends in one line and a non-zero exit, before any job; what was computed stays."""
 
 import copy
+import shutil
 
 import pytest
 from harness import TINY, Workflow
@@ -51,6 +52,15 @@ def test_a_study_file_that_is_not_there_is_named(tmp_path):
     assert "study.yaml" in done.stdout + done.stderr
 
 
+def test_two_studies_at_once_are_not_merged(tmp_path):
+    workflow = Workflow(tmp_path / "bad", TINY)
+    shutil.copy(workflow.root / "study.yaml", workflow.root / "other.yaml")
+    workflow.study_files = ["other.yaml", "study.yaml"]
+    done = workflow.snakemake("-n")
+    assert done.returncode != 0
+    assert "featurespace: one study at a time, not other.yaml, study.yaml" in done.stderr
+
+
 def test_a_job_that_fails_says_why_in_one_line_and_spares_the_others(tmp_path):
     study = copy.deepcopy(TINY)
     # far beyond what gradient descent can follow: the loss overflows within a few steps
@@ -63,5 +73,6 @@ def test_a_job_that_fails_says_why_in_one_line_and_spares_the_others(tmp_path):
     assert len(said) == 1, done.stderr
     assert "line" in said[0]
     assert "step" in said[0]
+    assert "Traceback" not in done.stdout + done.stderr
     assert "Traceback" in (workflow.root / "results/tiny/logs/train_run/line/block-0.log").read_text()
     assert (workflow.root / "results/tiny/runs/mlp/block-0/spectra.json").exists()

@@ -1,5 +1,6 @@
 """Angle of the feature layer's P-vector to four references, against epoch."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from featurespace.figures.series import CONTROLS, datasets_of, in_study_order, over_seeds
 from featurespace.style import (
     draw_band,
+    draw_ends,
     epoch_axis,
     legend_above,
     line_handle,
@@ -29,6 +31,7 @@ REFERENCES = {
     "data": "to the data",
 }
 CENTRINGS = ("raw", "centred")
+LIMITS = {15: 5, 30: 10, 45: 15, 60: 15, 90: 30}  # where an axis of angles may end, and the distance of its numbers
 
 
 def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
@@ -98,6 +101,12 @@ def _end_own_at_zero(angle: pd.DataFrame) -> pd.DataFrame:
     return angle[~own | whole | last]
 
 
+def _limit(frame: pd.DataFrame) -> int:
+    """Return the least limit of an axis that holds every angle, band and null."""
+    most = frame[["angle_deg", "high_deg", "null_mean_deg"]].max().max()
+    return next((limit for limit in LIMITS if limit >= most), 90)
+
+
 @styled
 def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     """Draw the angles against epoch: a row a reference, raw beside centred, a block a data set."""
@@ -114,55 +123,62 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     if not rows:
         return note_figure("No angle is known: every P-vector of this study is undefined.")
     figure = new_figure(1.65 * len(rows) + 0.45 * len(blocks))
-    grid = figure.subplots(len(rows), 2, squeeze=False, sharey=True)
+    grid = figure.subplots(len(rows), 2, squeeze=False)
+    drawn: dict[str, set[str]] = defaultdict(set)
+    nulls = set()
     for row, (dataset, reference) in enumerate(rows):
         of_dataset = frame[frame["dataset"] == dataset]
         first_row = row == 0 or rows[row - 1][0] != dataset
         last_row = row == len(rows) - 1 or rows[row + 1][0] != dataset
         for column, centring in enumerate(CENTRINGS):
             axes = grid[row, column]
+            ends = defaultdict(list)
             panel = of_dataset[(of_dataset["reference"] == reference) & (of_dataset["centring"] == centring)]
             for name, curve in panel.groupby("recipe", sort=False):
                 look = looks[str(name)]
                 columns = ("angle_deg", "low_deg", "high_deg")
+                line = curve
                 if reference == "own":
-                    # The last point is 0 whatever training does: the curve ends at the step before it.
                     end = curve.sort_values("step").iloc[-1]
-                    draw_band(axes, curve[curve["step"] < end["step"]], "epoch", columns, look)
-                    axes.plot(
-                        end["epoch"],
-                        end["angle_deg"],
-                        "o",
-                        markersize=3.5,
-                        color=look.colour,
-                        markerfacecolor="white",
-                        clip_on=False,
-                        zorder=5,
-                    )
-                else:
-                    draw_band(axes, curve, "epoch", columns, look)
+                    ends[end["epoch"]].append(look)
+                    line = curve[curve["step"] < end["step"]]
+                    kept = of_dataset.loc[of_dataset["recipe"] == name, "step"]
+                    if not kept.between(line["step"].max(), end["step"], inclusive="neither").any():
+                        line = curve  # all seeds end there
+                drawn[str(name)].add(draw_band(axes, line, "epoch", columns, look))
                 null = curve.dropna(subset=["null_mean_deg"])
                 if reference == "own":
                     null = null[null["step"] < null["step"].max()]
                 if len(null) > 1:
                     axes.plot(null["epoch"], null["null_mean_deg"], ":", color=look.colour, linewidth=0.9)
+                    nulls.add("line")
                 elif len(null) == 1:
                     axes.plot(null["epoch"], null["null_mean_deg"], "_", color=look.colour, markersize=7)
+                    nulls.add("point")
                 vague = curve[curve["n_undetermined"] > 0]
                 axes.plot(vague["epoch"], vague["angle_deg"], "x", color=look.colour, markersize=3.5, zorder=6)
-            axes.set_ylim(0, 90)
-            axes.set_yticks([0, 15, 30, 45, 60, 75, 90], ["0", "", "30", "", "60", "", "90"])
+            for epoch, of_looks in ends.items():
+                draw_ends(axes, float(epoch), 0.0, of_looks)
+            limit = _limit(of_dataset[of_dataset["centring"] == centring])
+            axes.set_ylim(0, limit)
+            axes.set_yticks(range(0, limit + 1, LIMITS[limit]))
             epoch_axis(axes, of_dataset["epoch"], label=last_row)
-            title_panel(axes, REFERENCES[reference], centring, dataset if first_row and column == 0 else "")
+            variant = f"{centring}, 0–{limit}°"
+            title_panel(axes, REFERENCES[reference], variant, dataset if first_row and column == 0 else "")
             if column == 0:
                 axes.set_ylabel("Angle (°)")
-    signs = seed_handles(frame)
-    signs.append(line_handle("permutation null, mean", linestyle=":"))
+    lines = any("line" in kinds for kinds in drawn.values())
+    signs = seed_handles(frame, lines)
+    if "line" in nulls:
+        signs.append(line_handle("permutation null, mean", linestyle=":"))
+    if "point" in nulls:
+        label = "the same, one step" if "line" in nulls else "permutation null, mean"
+        signs.append(line_handle(label, linestyle="", marker="_", markersize=7))
     if (frame["reference"] == "own").any():
         signs.append(
             line_handle("0° by construction", linestyle="", marker="o", markerfacecolor="white", markersize=3.5)
         )
     if (frame["n_undetermined"] > 0).any():
         signs.append(line_handle("P-vector not determined", linestyle="", marker="x", markersize=3.5))
-    legend_above(figure, recipe_handles(frame["recipe"], looks), signs)
+    legend_above(figure, recipe_handles(drawn, looks), signs)
     return figure

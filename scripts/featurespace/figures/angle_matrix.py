@@ -17,7 +17,8 @@ from featurespace.tables import is_false
 DATA = "data"
 MANY = 8  # matrices with more rows have numbers for names of columns, and no null in their cells
 WRAPPED, LONGEST = 16, 28  # characters of a name: on a line, and in all
-COLOURS = "viridis"  # perceptually uniform, and even in grey; dark = alike in every panel
+COLOURS = "viridis"  # of angles: perceptually uniform, and even in grey
+DIVERGING = "RdBu_r"  # of correlations, white at 0: told apart with any colour vision
 
 
 def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
@@ -35,7 +36,8 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     DataFrame
         dataset, centring, recipe_a, recipe_b (every pair once, in the study's order, `data` first), n_pairs,
         angle_deg, low_deg, high_deg (mean and extremes over pairs of seeds), correlation, null_mean_deg (mean of the
-        permutation null), p_value (the largest), n_undetermined. A recipe against itself is one seed against another.
+        permutation null), p_value (the largest), n_tested (pairs of seeds with a p-value), n_below_05 (those whose
+        p-value is below 0.05), n_undetermined. A recipe against itself is one seed against another.
     """
     parts = []
     for dataset in datasets_of(spec["recipes"], tables["dataset"]):
@@ -51,6 +53,7 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
             if optional not in frame:
                 frame[optional] = np.nan
         frame["undetermined"] = is_false(frame["determined"]).astype(int) if "determined" in frame else 0
+        frame["below"] = frame["p_value"] < 0.05
         part = frame.groupby(["dataset", "centring", "recipe_a", "recipe_b"], as_index=False).agg(
             n_pairs=("angle_deg", "count"),
             angle_deg=("angle_deg", "mean"),
@@ -59,13 +62,15 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
             correlation=("correlation", "mean"),
             null_mean_deg=("null_mean_deg", "mean"),
             p_value=("p_value", "max"),
+            n_tested=("p_value", "count"),
+            n_below_05=("below", "sum"),
             n_undetermined=("undetermined", "sum"),
         )
         part["_centring"] = part["centring"].map({"raw": 0, "centred": 1})
         part["_a"], part["_b"] = part["recipe_a"].map(rank), part["recipe_b"].map(rank)
         parts.append(part.sort_values(["_centring", "_a", "_b"]).drop(columns=["_centring", "_a", "_b"]))
     columns = "dataset centring recipe_a recipe_b n_pairs angle_deg low_deg high_deg correlation null_mean_deg p_value"
-    columns_list = [*columns.split(), "n_undetermined"]
+    columns_list = [*columns.split(), "n_tested", "n_below_05", "n_undetermined"]
     return pd.concat(parts, ignore_index=True)[columns_list] if parts else pd.DataFrame(columns=columns_list)
 
 
@@ -84,12 +89,12 @@ def _heat_map(
     small: np.ndarray | None,
     names: list[str],
     limits: tuple[float, float],
-    reverse: bool,
+    colour_map: str,
     digits: int,
     row_names: bool,
 ) -> Any:
     """Draw one matrix, with its numbers when they fit: `small` goes in brackets under them."""
-    colours = matplotlib.colormaps[COLOURS + ("_r" if reverse else "")]
+    colours = matplotlib.colormaps[colour_map]
     n = len(names)
     for i, j in zip(*np.nonzero(np.isnan(matrix)), strict=True):
         axes.add_patch(
@@ -160,8 +165,6 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
         heights.append(cells + (0.1 if n > MANY else margin * (1 if n > 3 else 0.8)) + 1.1)
     figure = new_figure(sum(heights))
     subfigures = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
-    lowest = float(np.nanmin([0.0, frame["correlation"].min()]))
-    correlation_limits = (float(np.floor(lowest * 10) / 10), 1.0)
     for dataset, part in zip(blocks, subfigures, strict=True):
         names = names_of[dataset]
         rows = frame[frame["dataset"] == dataset]
@@ -175,18 +178,18 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
                 _matrix(some, names, "null_mean_deg"),
                 names,
                 (0.0, 90.0),
-                False,
+                COLOURS,
                 0 if len(names) > MANY else 1,
                 column == 0,
             )
             grid[column].set_title(f"angle, {title}")
         correlation = _heat_map(
-            grid[2], _matrix(raw, names, "correlation"), None, names, correlation_limits, True, 2, False
+            grid[2], _matrix(raw, names, "correlation"), None, names, (-1.0, 1.0), DIVERGING, 2, False
         )
         grid[2].set_title("correlation of entries")
         bars = (
             (angles, list(grid[:2]), "Angle (°)", [0, 15, 30, 45, 60, 75, 90]),
-            (correlation, [grid[2]], "Correlation of entries", None),
+            (correlation, [grid[2]], "Correlation of entries", [-1, -0.5, 0, 0.5, 1]),
         )
         for image, of_axes, label, ticks in bars:
             bar = part.colorbar(

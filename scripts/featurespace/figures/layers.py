@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from featurespace.figures.series import datasets_of, geometric_mean, in_study_order, over_seeds
 from featurespace.style import (
+    FAINT,
     INK,
     Look,
     elide,
@@ -31,6 +32,7 @@ MEASURES = {
     "compression": "C: within- over between-class scatter",
     "discrimination": "D: 1 − greatest cosine of class means",
 }
+INPUT_MARKER = "*"  # a shape that no recipe has
 LEAST_POINTS = 3  # a line through two points fits them whatever they are
 
 
@@ -114,7 +116,9 @@ def tidy(tables: pd.DataFrame, runs: pd.DataFrame, spec: Mapping[str, Any]) -> p
 def _fit_text(part: pd.DataFrame, measure: str) -> str:
     """Say in a few words what a fitted line is."""
     letter = "C" if measure == "compression" else "D"
-    slope, r_squared = (np.nan, np.nan) if part.empty else part[["slope", "r_squared"]].iloc[0]
+    if part.empty:
+        return f"{letter}: no value"
+    slope, r_squared = part[["slope", "r_squared"]].iloc[0]
     if np.isnan(slope):
         return f"{letter}: too few layers for a line"
     change = f"×{np.exp(slope):.3g}" if measure == "compression" else f"{slope:+.3f}".replace("-", "−")
@@ -146,7 +150,7 @@ def _draw_measure(axes: Axes, curve: pd.DataFrame, start: pd.DataFrame, look: Lo
         axes.plot(depth, value, color=look.colour, linewidth=0.8, alpha=0.6, zorder=2)
     else:
         inside = curve.loc[(curve["depth"] >= 1) & curve["reliable"], "depth"]
-        x = np.array([inside.min(), inside.max()], float)
+        x = np.linspace(inside.min(), inside.max(), 30)  # the exponential is no straight line on a linear axis
         y = intercept + slope * x
         axes.plot(
             x + aside, np.exp(y) if measure == "compression" else y, color=look.colour, linestyle=look.dashes, zorder=3
@@ -200,11 +204,18 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
             part = rows[rows["measure"] == measure]
             start = part[part["recipe"] == DATA]
             curves = list(part[part["recipe"] != DATA].groupby("recipe", sort=False))
+            title_panel(axes, MEASURES[measure], "", dataset if column == 0 else "")
+            if not curves:
+                axes.xaxis.set_major_locator(NullLocator())
+                axes.yaxis.set_major_locator(NullLocator())
+                note = f"no value: {'C' if measure == 'compression' else 'D'} is zero\nor undefined in every layer"
+                axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", color=FAINT)
+                continue
             # Recipes stand side by side at a layer, within a third of the way to the next.
             places = np.linspace(-1, 1, len(curves)) * min(0.16, 0.03 * len(curves)) if len(curves) > 1 else [0.0]
             for (name, curve), aside in zip(curves, places, strict=True):
                 _draw_measure(axes, curve, start, looks[str(name)], measure, float(aside))
-            axes.plot(start["depth"], start["value"], "s", color=INK, markersize=4.5, zorder=5)
+            axes.plot(start["depth"], start["value"], INPUT_MARKER, color=INK, markersize=8, zorder=5)
             depths = part["depth"]
             axes.set_xlim(min(0.7, depths.min() - 0.3), depths.max() + 0.3)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
@@ -214,14 +225,13 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
                 least, most = part["low"].min(), part["high"].max()
                 margin = max(0.08 * (most - least), 0.05 - (most - least) / 2)
                 axes.set_ylim(least - margin, most + margin)
-            title_panel(axes, MEASURES[measure], "", dataset if column == 0 else "")
             axes.set_ylabel("C" if measure == "compression" else "D")
             axes.set_xlabel("Layer (0 = input)" if len(start) else "Layer")
         side = grid[row, 2]
         side.set_axis_off()
         side.legend(handles=handles[dataset], loc="upper left", fontsize=6.5, labelspacing=0.7, borderaxespad=0)
     signs = (
-        [line_handle("input (the data)", linestyle="", marker="s", color=INK)]
+        [line_handle("input (the data)", linestyle="", marker=INPUT_MARKER, color=INK, markersize=8)]
         if (frame["recipe"] == DATA).any()
         else []
     )

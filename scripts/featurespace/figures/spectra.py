@@ -116,8 +116,11 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     figure = new_figure(0.2 + 1.55 * len(rows) + 0.25 * len(blocks))
     grid = figure.subplots(len(rows), 3, squeeze=False, width_ratios=[1, 1, 1.1])
     spectra = frame[frame["panel"] == "spectrum"]
-    lowest = max(FLOOR, float(spectra["low"].where(spectra["low"] > 0).min()) / 2) if len(spectra) else FLOOR
     n_components = int(spectra["component"].max())
+    # a curve ends before the first component that rounding decides, in any seed
+    frame = frame[(frame["panel"] != "spectrum") | (frame["low"] >= FLOOR)]
+    spectra = frame[frame["panel"] == "spectrum"]
+    lowest = float(spectra["low"].min()) / 2 if len(spectra) else FLOOR
     for row, (dataset, name) in enumerate(rows):
         look = looks[name]
         own = frame[(frame["dataset"] == dataset) & (frame["recipe"] == name)]
@@ -170,10 +173,11 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
         # each recipe has epochs of its own, so that every row needs its numbers
         epochs = frame.loc[frame["dataset"] == dataset, "epoch"] if first["epoch"].max() == 0 else first["epoch"]
         epoch_axis(axes, epochs)
-    several = spectra["which"].isin(["first", "middle"]).any()
+    shown = set(spectra["which"])
     signs = [
         line_handle(f"{which} kept step", color=_tinted(INK, tint), marker="o", markersize=2.4)
-        for which, tint in (TINTS.items() if several else [("last", 1.0)])
+        for which, tint in TINTS.items()
+        if which in shown
     ]
     signs += [
         line_handle("data", color=INK, linestyle=":"),

@@ -1,5 +1,6 @@
 """Loss and accuracy, or an autoencoder's relative loss, against epoch."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,10 +27,13 @@ from featurespace.style import (
 # panel: its title, the label of its axis
 PANELS = {
     "classification loss": ("loss, classifiers", "Loss"),
+    "cross-entropy loss": ("loss, classifiers", "Cross-entropy"),
+    "squared-error loss": ("loss, classifiers", "Squared error to one-hot labels"),
     "accuracy": ("accuracy", "Accuracy (%)"),
     "reconstruction loss": ("loss, autoencoders", "Squared error a pixel"),
     "relative loss": ("loss over that of the mean image", "Ratio"),
 }
+CLASSIFYING = tuple(PANELS)[:3]  # the first where a spec does not say which
 TRAIN_DASHES = (0, (3.5, 1.2))
 
 
@@ -41,15 +45,21 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     tables
         The `history.csv` of all runs, stacked.
     spec
-        `recipes`: the study's recipes in order.
+        `recipes`: the study's recipes in order, each with name, dataset, task and, if known, loss (cross-entropy |
+        mse; None of untrained classifiers, which are evaluated by cross-entropy).
 
     Returns
     -------
     DataFrame
-        dataset, recipe, panel (classification loss | accuracy | reconstruction loss | relative loss), split (train |
-        test; empty for relative loss), step, epoch, n_seeds, value (mean over seeds, geometric for losses), low, high
-        (extremes over seeds). Accuracy is in percent. A value that no seed has is left out.
+        dataset, recipe, panel (cross-entropy loss | squared-error loss, or classification loss if it is not known
+        which; accuracy | reconstruction loss | relative loss), split (train | test; empty for relative loss), step,
+        epoch, n_seeds, value (mean over seeds, geometric for losses), low, high (extremes over seeds). Accuracy is in
+        percent. A value that no seed has is left out.
     """
+    kinds = {
+        recipe["name"]: CLASSIFYING[0 if "loss" not in recipe else 2 if recipe["loss"] == "mse" else 1]
+        for recipe in spec["recipes"]
+    }
     tasks = {recipe["name"]: recipe["task"] for recipe in spec["recipes"]}
     frame = tables[tables["recipe"].isin(list(tasks))]
     rebuilds = frame["recipe"].map(tasks).isin(["reconstruct", "denoise"]) | frame["relative_loss"].notna().groupby(
@@ -59,7 +69,7 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     for split in ("train", "test"):
         loss = frame.assign(split=split, value=frame[f"{split}_loss"])
         pieces.append(loss[rebuilds].assign(panel="reconstruction loss"))
-        pieces.append(loss[~rebuilds].assign(panel="classification loss"))
+        pieces += [loss[~rebuilds & (loss["recipe"].map(kinds) == panel)].assign(panel=panel) for panel in CLASSIFYING]
         pieces.append(frame.assign(split=split, value=100 * frame[f"{split}_accuracy"], panel="accuracy"))
     pieces.append(frame.assign(split="", value=frame["relative_loss"], panel="relative loss"))
     keys = ["dataset", "recipe", "panel", "split"]
@@ -87,7 +97,8 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     rows = []
     for dataset in datasets_of(spec["recipes"], frame["dataset"]):
         there = set(frame.loc[frame["dataset"] == dataset, "panel"])
-        for pair in (("classification loss", "accuracy"), ("reconstruction loss", "relative loss")):
+        losses = [panel for panel in CLASSIFYING if panel in there]
+        for pair in ((*losses[:1], "accuracy"), losses[1:], ("reconstruction loss", "relative loss")):
             shown = [panel for panel in pair if panel in there]
             if shown:
                 rows.append((dataset, shown))
@@ -96,6 +107,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     blocks = len({dataset for dataset, _ in rows})
     figure = new_figure(2.0 * len(rows) + 0.3 * blocks)
     grid = figure.add_gridspec(len(rows), 2)
+    drawn: dict[str, set[str]] = defaultdict(set)
     for row, (dataset, shown) in enumerate(rows):
         of_dataset = frame[frame["dataset"] == dataset]
         first_row = row == 0 or rows[row - 1][0] != dataset
@@ -105,7 +117,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
             for (name, split), curve in part.groupby(["recipe", "split"], sort=False):
                 look = looks[str(name)]
                 train = split == "train"
-                draw_band(
+                how = draw_band(
                     axes,
                     curve,
                     "epoch",
@@ -115,6 +127,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
                     width=1.0 if train else 1.4,
                     zorder=3 if train else 4,
                 )
+                drawn[str(name)].add(how)
             if panel == "accuracy":
                 axes.set_ylim(-2, 102)
             else:
@@ -127,11 +140,14 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
             axes.set_ylabel(label)
             epoch_axis(axes, of_dataset["epoch"] if part["epoch"].max() == 0 else part["epoch"])
             title_panel(axes, title, "", dataset if first_row and column == 0 else "")
+    lines = any("line" in kinds for kinds in drawn.values())
+    marks = {} if lines else {"linestyle": "", "marker": "o"}
     signs: list[Artist] = []
     if (frame["split"] == "test").any() or (frame["panel"] == "relative loss").any():
-        signs.append(line_handle("test"))
+        signs.append(line_handle("test", **marks))
     if (frame["split"] == "train").any():
-        signs.append(line_handle("training", linestyle=TRAIN_DASHES, linewidth=1.0))
-    signs += seed_handles(frame)[1:]
-    legend_above(figure, recipe_handles(frame["recipe"], looks), signs)
+        train_marks = {"linestyle": TRAIN_DASHES, "linewidth": 1.0} if lines else {**marks, "markerfacecolor": "white"}
+        signs.append(line_handle("training", **train_marks))
+    signs += seed_handles(frame, lines)[1:]
+    legend_above(figure, recipe_handles(drawn, looks), signs)
     return figure
