@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 from featurespace.closure import CodeIndex
-from featurespace.config import check_sources, parse_study, refuse_repeated_keys
+from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
 from featurespace.plan import Plan
 
-NAME = r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?"
+NAME = NAME_PATTERN.strip("^$")
 
 # Snakemake makes these paths absolute; as a user writes them, they hold wherever the directory is.
 study_files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featurespace.datasets import PreparedDataset
+from featurespace.datasets import SPLITS, PreparedDataset
 from featurespace.errors import FeaturespaceError
 from featurespace.networks import build_network, initialise, scale_inputs, stacks_of
 from featurespace.optimisers import make_optimiser
@@ -158,11 +158,11 @@ def _load_splits(
 ) -> tuple[Split, Split]:
     """Put the training and the test split on the device; the latter may be empty."""
     splits = []
-    for code in (0, 1):
+    for code in SPLITS.values():
         rows = np.flatnonzero(np.asarray(dataset.split) == code)
         labels = np.asarray(dataset.labels, dtype=np.int64)[rows]
         of_seed = [labels] * len(seeds)
-        if code == 0 and spec["task"] == "shuffled-labels":
+        if code == SPLITS["train"] and spec["task"] == "shuffled-labels":
             of_seed = [
                 np.random.default_rng(seed_sequence(seed, spec["recipe"], LABELS)).permutation(labels) for seed in seeds
             ]

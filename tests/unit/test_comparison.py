@@ -1,5 +1,6 @@
 """The tables of angles, and the scripts of this stage from a feature store to CSV."""
 
+import importlib
 import runpy
 import sys
 from dataclasses import fields
@@ -346,3 +347,10 @@ def test_runs_over_other_samples_are_refused(tmp_path, capsys, caplog):
         compare(tmp_path, [tmp_path / "mlp"], tmp_path / "data")
     assert "hold different samples" in capsys.readouterr().err + caplog.text
     assert not (tmp_path / "angle_pairs.csv").exists()
+
+
+def test_the_modules_agree_on_the_order_of_centrings():
+    # each has its own, so that an edit of one reruns no other stage; the arrays' axes depend on the order
+    modules = ("spectra", "comparison", "report", "figures.angle_dynamics", "figures.spectra")
+    orders = [importlib.import_module(f"featurespace.{module}").CENTRINGS for module in modules]
+    assert orders == [("raw", "centred")] * len(modules)

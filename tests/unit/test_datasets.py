@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from featurespace import datasets, preparation
 from featurespace.datasets import PreparedDataset, load_dataset, select_sample_set
 from featurespace.errors import FeaturespaceError
 from featurespace.preparation import assemble, rows_per_chunk
@@ -233,3 +234,7 @@ def test_a_downloaded_kind_comes_from_the_configured_source(tmp_path, monkeypatc
     assert dataset.images.shape == (70_000, 1, 28, 28)
     assert dataset.class_names[dataset.labels[0]] == "Ankle boot"
     assert np.bincount(dataset.labels[select_sample_set(dataset, "test", 1000)]).tolist() == [100] * 10
+
+
+def test_the_modules_agree_on_the_codes_of_splits():
+    assert {"train": preparation.TRAIN, "test": preparation.TEST} == datasets.SPLITS
