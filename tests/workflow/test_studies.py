@@ -127,7 +127,7 @@ def test_the_same_study_gives_the_same_bytes(tiny, tmp_path):
 
 def test_a_killed_study_goes_on_and_ends_in_the_same_bytes(tmp_path):
     study = copy.deepcopy(MLP_ONLY)
-    study["recipes"]["mlp"]["schedule"]["epochs"] = 3000
+    study["recipes"]["mlp"]["schedule"]["epochs"] = 1200
     study["recipes"]["mlp"]["schedule"]["keep_every"] = 50
     study["recipes"]["mlp"]["seeds"] = 1
     whole = Workflow(tmp_path / "whole", study)
