@@ -20,11 +20,11 @@ if len(study_files) > 1:
     sys.exit(f"featurespace: one study at a time, not {study_name}; write targets before --configfile, or after --")
 
 try:
-    for path in study_files or ["config.yaml"]:
-        refuse_repeated_keys(path)
     STUDY = parse_study(config, study_name)
-    # A compute node need not see what the login node downloads from.
+    # A compute node need not see what the login node downloads from, nor read the study file once more.
     if workflow.is_main_process:
+        for path in study_files or ["config.yaml"]:
+            refuse_repeated_keys(path)
         check_sources(STUDY, study_name)
 except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
@@ -37,7 +37,7 @@ CODE = CodeIndex(Path(workflow.basedir) / "scripts")
 command_files = [path if not path.startswith("..") else Path(path).name for path in study_files]
 COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if command_files else [])])
 
-CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text() for name in STUDY.figures}
+CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8") for name in STUDY.figures}
 
 # What is kept, or deleted as soon as everything that reads it has run.
 features_store = directory if STUDY.keep_features else lambda path: temp(directory(path))
