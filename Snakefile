@@ -43,6 +43,8 @@ include: "rules/training.smk"
 include: "rules/features.smk"
 include: "rules/spectra.smk"
 include: "rules/layers.smk"
+include: "rules/comparison.smk"
+include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 

@@ -22,8 +22,10 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
 
 
-def describe_type(field: dict[str, Any]) -> str:
+def describe_type(field: dict[str, Any] | bool) -> str:
     """Write a JSON schema's type in words."""
+    if field is True or not isinstance(field, dict):
+        return "anything"
     if "$ref" in field:
         name = field["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"
@@ -36,12 +38,14 @@ def describe_type(field: dict[str, Any]) -> str:
             return " or ".join(describe_type(member) for member in field[key])
     match field.get("type"):
         case "array":
-            return f"list of {describe_type(field['items'])}"
+            return f"list of {describe_type(field.get('items', True))}"
         case "object":
             # pydantic writes a pattern for the names, if they have one
             members = [field["additionalProperties"]] if "additionalProperties" in field else []
             members = [*members, *field.get("patternProperties", {}).values()]
             return f"mapping of names to {describe_type(members[0])}"
+        case None:
+            return "anything"
         case "null":
             return "empty"
         case kind:

@@ -2,6 +2,7 @@
 # Makes: STUDY and PLAN (the validated study and its jobs), and helpers that the rules share. No rule is here.
 
 import os
+import re
 from pathlib import Path
 
 from featurespace.closure import CodeIndex
@@ -51,9 +52,16 @@ def code_of(script, *data_files):
         sys.exit(f"featurespace: {error}")
 
 
-def of_runs(name):
-    """List a file of every run."""
-    return [f"<results>/{run}/{name}" for run in PLAN.runs]
+# Recipes whose features are drawn at random have no networks, so that other rules make their stores.
+is_noise = "|".join(re.escape(name) for name in PLAN.noise_recipes) or "(?!)"
+NETWORK_RECIPE = rf"(?!(?:{is_noise})/){NAME}"
+NOISE_RECIPE = is_noise
+OWN_NETWORKS = [name for name in PLAN.own_recipes if name not in PLAN.noise_recipes]
+
+
+def of_runs(name, recipes=None):
+    """List a file of every run, or of the runs of some recipes."""
+    return [f"<results>/{run}/{name}" for run in PLAN.runs(recipes)]
 
 
 def of_inputs(name):
@@ -68,4 +76,5 @@ def of_figures(suffix):
 
 def of_tables():
     """List the tables of the whole study."""
-    return [f"<results>/tables/{table}.csv" for table in ("runs", "angle_dynamics", "angle_pairs")]
+    tables = ["runs", "angle_dynamics", "angle_pairs", *(["claims"] if STUDY.ledgers else [])]
+    return [f"<results>/tables/{table}.csv" for table in tables]

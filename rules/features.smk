@@ -1,5 +1,6 @@
 # Requires: datasets/<dataset>/dataset.zarr, and for the runs their weights.
-# Makes: features.zarr for every run, and for every data set (its one layer is `input`).
+# Makes: features.zarr for every run, and for every data set (its one layer is `input`); for the runs of the study's
+# own recipes also ends.zarr: the feature layer at the first and last step, on held-out samples too.
 
 
 rule dump_inputs:
@@ -40,6 +41,8 @@ rule dump_features:
         "<logs>/dump_features/{recipe}/block-{block}.log",
     benchmark:
         "<benchmarks>/dump_features/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=NETWORK_RECIPE,
     conda:
         "../envs/featurespace.yaml"
     threads: lambda w: PLAN.recipe(w.recipe).threads
@@ -53,3 +56,86 @@ rule dump_features:
         "Dumping features of {wildcards.recipe}, block {wildcards.block}"
     script:
         "../scripts/dump_features.py"
+
+
+rule dump_ends:
+    input:
+        weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
+        weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
+        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
+        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+    output:
+        store=features_store("<results>/runs/{recipe}/block-{block}/ends.zarr"),
+        digest="<results>/runs/{recipe}/block-{block}/ends.json",
+    log:
+        "<logs>/dump_ends/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/dump_ends/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=NETWORK_RECIPE,
+    conda:
+        "../envs/featurespace.yaml"
+    threads: lambda w: PLAN.recipe(w.recipe).threads
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=lambda w: PLAN.dump_ends(w.recipe, int(w.block)),
+        code=code_of("dump_ends.py"),
+    message:
+        "Dumping first and last features of {wildcards.recipe}, block {wildcards.block}"
+    script:
+        "../scripts/dump_ends.py"
+
+
+rule draw_noise:
+    input:
+        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
+        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+    output:
+        store=features_store("<results>/runs/{recipe}/block-{block}/features.zarr"),
+        digest="<results>/runs/{recipe}/block-{block}/features.json",
+        ends=features_store("<results>/runs/{recipe}/block-{block}/ends.zarr"),
+        ends_digest="<results>/runs/{recipe}/block-{block}/ends.json",
+    log:
+        "<logs>/draw_noise/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/draw_noise/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=NOISE_RECIPE,
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=lambda w: PLAN.draw_noise(w.recipe, int(w.block)),
+        code=code_of("draw_noise.py"),
+    message:
+        "Drawing features at random for {wildcards.recipe}, block {wildcards.block}"
+    script:
+        "../scripts/draw_noise.py"
+
+
+rule probe_run:
+    input:
+        ends=ancient("<results>/runs/{recipe}/block-{block}/ends.zarr"),
+        ends_digest="<results>/runs/{recipe}/block-{block}/ends.json",
+    output:
+        table="<results>/runs/{recipe}/block-{block}/probe.csv",
+    log:
+        "<logs>/probe_run/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/probe_run/{recipe}/block-{block}.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        spec=PLAN.probe_run(),
+        code=code_of("probe_run.py"),
+    message:
+        "Probing features of {wildcards.recipe}, block {wildcards.block}"
+    script:
+        "../scripts/probe_run.py"

@@ -62,7 +62,7 @@ rule plot_angle_matrix:
 
 rule plot_spectra:
     input:
-        tables=of_inputs("spectra.csv") + of_runs("spectra.csv"),
+        tables=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes),
     output:
         svg=report(
             "<results>/figures/spectra.svg",
@@ -91,7 +91,7 @@ rule plot_spectra:
 
 rule plot_layers:
     input:
-        tables=of_inputs("layers.csv") + of_runs("layers.csv"),
+        tables=of_inputs("layers.csv") + of_runs("layers.csv", PLAN.own_recipes),
         runs="<results>/tables/runs.csv",
     output:
         svg=report(
@@ -121,7 +121,7 @@ rule plot_layers:
 
 rule plot_training:
     input:
-        tables=of_runs("history.csv"),
+        tables=of_runs("history.csv", OWN_NETWORKS),
     output:
         svg=report(
             "<results>/figures/training.svg",
@@ -146,3 +146,414 @@ rule plot_training:
         "Plotting the training curves"
     script:
         "../scripts/plot_training.py"
+
+
+rule plot_reference_angles:
+    input:
+        tables="<results>/tables/angle_dynamics.csv",
+    output:
+        svg=report(
+            "<results>/figures/reference_angles.svg",
+            caption="../report/reference_angles.rst",
+            category="P-vectors",
+        ),
+        png="<results>/figures/reference_angles.png",
+        csv="<results>/figures/reference_angles.csv",
+    log:
+        "<logs>/plot_reference_angles.log",
+    benchmark:
+        "<benchmarks>/plot_reference_angles.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("reference_angles"),
+        code=code_of("plot_reference_angles.py"),
+    message:
+        "Plotting angles to the reference networks"
+    script:
+        "../scripts/plot_reference_angles.py"
+
+
+rule plot_early_angles:
+    input:
+        tables="<results>/tables/angle_dynamics.csv",
+    output:
+        svg=report(
+            "<results>/figures/early_angles.svg",
+            caption="../report/early_angles.rst",
+            category="P-vectors",
+        ),
+        png="<results>/figures/early_angles.png",
+        csv="<results>/figures/early_angles.csv",
+    log:
+        "<logs>/plot_early_angles.log",
+    benchmark:
+        "<benchmarks>/plot_early_angles.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("early_angles"),
+        code=code_of("plot_early_angles.py"),
+    message:
+        "Plotting angles over the first iterations"
+    script:
+        "../scripts/plot_early_angles.py"
+
+
+rule plot_mean_control:
+    input:
+        tables="<results>/tables/entry_summary.csv",
+        dynamics="<results>/tables/angle_dynamics.csv",
+    output:
+        svg=report(
+            "<results>/figures/mean_control.svg",
+            caption="../report/mean_control.rst",
+            category="Controls",
+        ),
+        png="<results>/figures/mean_control.png",
+        csv="<results>/figures/mean_control.csv",
+    log:
+        "<logs>/plot_mean_control.log",
+    benchmark:
+        "<benchmarks>/plot_mean_control.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("mean_control"),
+        code=code_of("plot_mean_control.py"),
+    message:
+        "Plotting what the mean accounts for"
+    script:
+        "../scripts/plot_mean_control.py"
+
+
+rule plot_permutation_null:
+    input:
+        tables="<results>/tables/angle_pairs.csv",
+    output:
+        svg=report(
+            "<results>/figures/permutation_null.svg",
+            caption="../report/permutation_null.rst",
+            category="Controls",
+        ),
+        png="<results>/figures/permutation_null.png",
+        csv="<results>/figures/permutation_null.csv",
+    log:
+        "<logs>/plot_permutation_null.log",
+    benchmark:
+        "<benchmarks>/plot_permutation_null.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("permutation_null"),
+        code=code_of("plot_permutation_null.py"),
+    message:
+        "Plotting the permutation null"
+    script:
+        "../scripts/plot_permutation_null.py"
+
+
+rule plot_training_effect:
+    input:
+        tables="<results>/tables/angle_pairs.csv",
+    output:
+        svg=report(
+            "<results>/figures/training_effect.svg",
+            caption="../report/training_effect.rst",
+            category="Controls",
+        ),
+        png="<results>/figures/training_effect.png",
+        csv="<results>/figures/training_effect.csv",
+    log:
+        "<logs>/plot_training_effect.log",
+    benchmark:
+        "<benchmarks>/plot_training_effect.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("training_effect"),
+        code=code_of("plot_training_effect.py"),
+    message:
+        "Plotting what training does to the angles"
+    script:
+        "../scripts/plot_training_effect.py"
+
+
+rule plot_shuffled_labels:
+    input:
+        tables="<results>/tables/angle_pairs.csv",
+    output:
+        svg=report(
+            "<results>/figures/shuffled_labels.svg",
+            caption="../report/shuffled_labels.rst",
+            category="Controls",
+        ),
+        png="<results>/figures/shuffled_labels.png",
+        csv="<results>/figures/shuffled_labels.csv",
+    log:
+        "<logs>/plot_shuffled_labels.log",
+    benchmark:
+        "<benchmarks>/plot_shuffled_labels.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("shuffled_labels"),
+        code=code_of("plot_shuffled_labels.py"),
+    message:
+        "Plotting the angles of networks with shuffled labels"
+    script:
+        "../scripts/plot_shuffled_labels.py"
+
+
+rule plot_explained_variance:
+    input:
+        tables=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes),
+    output:
+        svg=report(
+            "<results>/figures/explained_variance.svg",
+            caption="../report/explained_variance.rst",
+            category="P-vectors",
+        ),
+        png="<results>/figures/explained_variance.png",
+        csv="<results>/figures/explained_variance.csv",
+    log:
+        "<logs>/plot_explained_variance.log",
+    benchmark:
+        "<benchmarks>/plot_explained_variance.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("explained_variance"),
+        code=code_of("plot_explained_variance.py"),
+    message:
+        "Plotting the share of leading directions"
+    script:
+        "../scripts/plot_explained_variance.py"
+
+
+rule plot_entry_densities:
+    input:
+        tables="<results>/tables/entries.csv",
+        summary="<results>/tables/entry_summary.csv",
+    output:
+        svg=report(
+            "<results>/figures/entry_densities.svg",
+            caption="../report/entry_densities.rst",
+            category="P-vectors",
+        ),
+        png="<results>/figures/entry_densities.png",
+        csv="<results>/figures/entry_densities.csv",
+    log:
+        "<logs>/plot_entry_densities.log",
+    benchmark:
+        "<benchmarks>/plot_entry_densities.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("entry_densities"),
+        code=code_of("plot_entry_densities.py"),
+    message:
+        "Plotting the densities of entries"
+    script:
+        "../scripts/plot_entry_densities.py"
+
+
+rule plot_entry_samples:
+    input:
+        tables="<results>/tables/extremes.csv",
+        images="<results>/tables/extreme_images.npz",
+    output:
+        svg=report(
+            "<results>/figures/entry_samples.svg",
+            caption="../report/entry_samples.rst",
+            category="P-vectors",
+        ),
+        png="<results>/figures/entry_samples.png",
+        csv="<results>/figures/entry_samples.csv",
+    log:
+        "<logs>/plot_entry_samples.log",
+    benchmark:
+        "<benchmarks>/plot_entry_samples.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("entry_samples"),
+        code=code_of("plot_entry_samples.py"),
+    message:
+        "Plotting the samples at both ends of the P-vectors"
+    script:
+        "../scripts/plot_entry_samples.py"
+
+
+rule plot_subspace_angles:
+    input:
+        tables="<results>/tables/subspaces.csv",
+    output:
+        svg=report(
+            "<results>/figures/subspace_angles.svg",
+            caption="../report/subspace_angles.rst",
+            category="P-vectors",
+        ),
+        png="<results>/figures/subspace_angles.png",
+        csv="<results>/figures/subspace_angles.csv",
+    log:
+        "<logs>/plot_subspace_angles.log",
+    benchmark:
+        "<benchmarks>/plot_subspace_angles.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("subspace_angles"),
+        code=code_of("plot_subspace_angles.py"),
+    message:
+        "Plotting angles beyond the first vector"
+    script:
+        "../scripts/plot_subspace_angles.py"
+
+
+rule plot_data_angle_accuracy:
+    input:
+        tables="<results>/tables/population.csv",
+        correlations="<results>/tables/correlations.csv",
+    output:
+        svg=report(
+            "<results>/figures/data_angle_accuracy.svg",
+            caption="../report/data_angle_accuracy.rst",
+            category="Generalisation",
+        ),
+        png="<results>/figures/data_angle_accuracy.png",
+        csv="<results>/figures/data_angle_accuracy.csv",
+    log:
+        "<logs>/plot_data_angle_accuracy.log",
+    benchmark:
+        "<benchmarks>/plot_data_angle_accuracy.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("data_angle_accuracy"),
+        code=code_of("plot_data_angle_accuracy.py"),
+    message:
+        "Plotting accuracy against the angle to the data"
+    script:
+        "../scripts/plot_data_angle_accuracy.py"
+
+
+rule plot_indicators:
+    input:
+        tables="<results>/tables/indicators.csv",
+        correlations="<results>/tables/correlations.csv",
+    output:
+        svg=report(
+            "<results>/figures/indicators.svg",
+            caption="../report/indicators.rst",
+            category="Generalisation",
+        ),
+        png="<results>/figures/indicators.png",
+        csv="<results>/figures/indicators.csv",
+    log:
+        "<logs>/plot_indicators.log",
+    benchmark:
+        "<benchmarks>/plot_indicators.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("indicators"),
+        code=code_of("plot_indicators.py"),
+    message:
+        "Plotting indicators of accuracy"
+    script:
+        "../scripts/plot_indicators.py"
+
+
+rule plot_similarity:
+    input:
+        tables="<results>/tables/similarity.csv",
+    output:
+        svg=report(
+            "<results>/figures/similarity.svg",
+            caption="../report/similarity.rst",
+            category="Controls",
+        ),
+        png="<results>/figures/similarity.png",
+        csv="<results>/figures/similarity.csv",
+    log:
+        "<logs>/plot_similarity.log",
+    benchmark:
+        "<benchmarks>/plot_similarity.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("similarity"),
+        code=code_of("plot_similarity.py"),
+    message:
+        "Plotting the established measures of similarity"
+    script:
+        "../scripts/plot_similarity.py"
+
+
+rule plot_sensitivity:
+    input:
+        tables="<results>/tables/sensitivity.csv",
+    output:
+        svg=report(
+            "<results>/figures/sensitivity.svg",
+            caption="../report/sensitivity.rst",
+            category="Controls",
+        ),
+        png="<results>/figures/sensitivity.png",
+        csv="<results>/figures/sensitivity.csv",
+    log:
+        "<logs>/plot_sensitivity.log",
+    benchmark:
+        "<benchmarks>/plot_sensitivity.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("sensitivity"),
+        code=code_of("plot_sensitivity.py"),
+    message:
+        "Plotting what the angles depend on"
+    script:
+        "../scripts/plot_sensitivity.py"

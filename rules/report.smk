@@ -25,8 +25,8 @@ rule write_study:
 
 rule tabulate_runs:
     input:
-        histories=of_runs("history.csv"),
-        weights_digests=of_runs("weights.json"),
+        histories=of_runs("history.csv", PLAN.network_recipes),
+        weights_digests=of_runs("weights.json", PLAN.network_recipes),
     output:
         table="<results>/tables/runs.csv",
     log:
@@ -52,6 +52,7 @@ rule write_report:
         figures=of_figures("svg"),
         tables=of_figures("csv"),
         runs="<results>/tables/runs.csv",
+        claims="<results>/tables/claims.csv" if STUDY.ledgers else [],
         study="<results>/study.yaml",
     output:
         report="<results>/report.html",

@@ -14,6 +14,8 @@ rule train_run:
         "<logs>/train_run/{recipe}/block-{block}.log",
     benchmark:
         "<benchmarks>/train_run/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=NETWORK_RECIPE,
     conda:
         "../envs/featurespace.yaml"
     # The number of threads changes the last bits of the weights, so the recipe decides it.

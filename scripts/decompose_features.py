@@ -56,6 +56,7 @@ def decompose_layer(
         "frobenius_norm": (over, _empty(axes, scratch)),
         "relative_gap": ((*over, "vector"), _empty((*axes, k), scratch)),
         "residual": ((*over, "vector"), _empty((*axes, k), scratch)),
+        "angle_to_mean_deg": (over, _empty(axes, scratch)),
     }
     for i, seed in enumerate(store.seeds):
         for j, step in enumerate(store.steps):
@@ -73,6 +74,7 @@ def decompose_layer(
             variables["frobenius_norm"][1][i, j] = spectra.frobenius_norm
             variables["relative_gap"][1][i, j] = spectra.relative_gap
             variables["residual"][1][i, j] = spectra.residual
+            variables["angle_to_mean_deg"][1][i, j] = spectra.angle_to_mean_deg
             done.update()
     return xr.Dataset(
         variables,

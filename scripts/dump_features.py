@@ -23,5 +23,5 @@ if __name__ == "__main__":
                 labels=dataset.labels[rows],
                 attrs=store_attributes(job.params),
             )
-            dump_run(job.params, dataset, rows, weights, writer, device)
+            dump_run(job.params, dataset, rows, weights, weights.steps, writer, device)
         write_digest(job.output.store, job.output.digest)

@@ -37,6 +37,7 @@ if __name__ == "__main__":
             entries,
             {name: read_table(path) for name, path in by_name["csv"].items()},
             read_table(job.input.runs),
+            read_table(job.input.claims) if job.input.claims else None,
             Path(job.input.study).read_text(encoding="utf-8"),
             # undeclared: what is there of the jobs' times, which are no result
             timings(report.parent / "benchmarks", job.params["names"]),

@@ -1,14 +1,16 @@
 """What can be said of an architecture without building it: its layers, by name and in order of depth.
 
 Kept free of torch, so that a config can be checked, and a dry run planned, without importing it. The networks
-themselves are in `networks`; a test holds the two to the same names.
+themselves are in `networks` and `convnets`; tests hold the three to the same names and sizes.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-CONVOLUTIONAL_KINDS = ("cnn", "autoencoder")
+DEEP_KINDS = ("resnet", "wide-resnet", "vgg", "densenet", "torchvision")
+CONVOLUTIONAL_KINDS = ("cnn", "autoencoder", *DEEP_KINDS)
 INPUT_LAYER = "input"  # layer 0 of every architecture: what enters the network
+DENSENET121_BLOCKS = (6, 12, 24, 16)
 
 
 def layer_names(model: Mapping[str, Any]) -> list[str]:
@@ -34,8 +36,47 @@ def layer_names(model: Mapping[str, Any]) -> list[str]:
             return [*(f"conv{i}" for i in range(1, len(model["channels"]) + 1)), "hidden"]
         case "autoencoder":
             return [*(f"conv{i}" for i in range(1, len(model["channels"]) + 1)), "latent"]
+        case "noise":
+            return ["noise"]
+        case kind if kind in DEEP_KINDS:
+            return [*(f"stage{i}" for i in range(1, n_stages(model) + 1)), "pooled"]
         case kind:
             raise ValueError(f"unknown architecture: {kind!r}")
+
+
+def n_stages(model: Mapping[str, Any]) -> int:
+    """Return how many stages, each at one resolution, a deep convolutional network has."""
+    match model["kind"]:
+        case "resnet":
+            return 4
+        case "wide-resnet":
+            return 3
+        case "vgg":
+            return 5
+        case "densenet":
+            return len(model["blocks"])
+        case "torchvision":
+            return 5 if model["name"].startswith("vgg") else 4
+        case kind:
+            raise ValueError(f"not a deep convolutional network: {kind!r}")
+
+
+def minimum_side(model: Mapping[str, Any]) -> int:
+    """Return the fewest pixels that each side of an image must have; 1 where the size does not matter.
+
+    Strided and padded convolutions leave at least one pixel, and so do VGG's maxima, left out once there is one; the
+    maxima of a `cnn` and the averages between dense blocks halve, rounding down.
+    """
+    match model["kind"]:
+        case "cnn":
+            return 2 ** len(model["channels"])
+        case "densenet":
+            # the stem leaves ceil(side / stride)
+            return model["stem_stride"] * (2 ** (len(model["blocks"]) - 1) - 1) + 1
+        case "torchvision" if model["name"] == "densenet121":
+            return 2 ** (len(DENSENET121_BLOCKS) - 1)
+        case _:
+            return 1
 
 
 def feature_layer(model: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
-"""The tables of angles: P-vectors of every step against last steps, and of last steps against each other.
+"""The tables of angles: P-vectors of every step against last steps, and of first or last steps against each other.
 
 Only P-vectors over the same samples may meet here; the caller has made sure of that. Each table has a row for either
 centring, with what an angle has to be read beside: the correlation of entries, both angles to the ones vector, the
 permutation null, and whether the vectors are determined at all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from featurespace import angles
 
 CENTRINGS = ("raw", "centred")
-DATA = "data"  # the recipe under which a data set's own P-vector goes
+OWN = "own"  # the reference that is the network itself at its last step
 DETERMINED_GAP = 1e-3  # below this relative gap a vector may be any in the plane of its neighbours
 
 RELATION_COLUMNS = [
@@ -35,7 +35,7 @@ DYNAMICS_COLUMNS = [
     *RELATION_COLUMNS,
 ]
 PAIRS_COLUMNS = [
-    *("dataset", "centring", "recipe_a", "seed_a", "recipe_b", "seed_b"),
+    *("dataset", "centring", "stage", "recipe_a", "seed_a", "recipe_b", "seed_b"),
     *RELATION_COLUMNS,
     "principal_angle_max_deg",
 ]
@@ -61,22 +61,28 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class LastStep:
-    """The leading left vectors of one network at its last step, or of a data set: recipe `data`.
+class Endpoint:
+    """One network at its first or last step, or a data set.
 
-    `vectors` is (2, k, n_samples), the P-vector first, `relative_gaps` (2,), that of the P-vector.
+    `vectors` is (2, n_samples), the P-vector of either centring, unit, NaN where there is none; `relative_gaps` is
+    (2,). `read_basis` takes the index of a centring and gives the k leading left vectors, (k, n_samples); it is called
+    once a centring, so that not all of them are in memory together. A `member` of a population is compared with data
+    alone.
     """
 
     recipe: str
     seed: int
     vectors: np.ndarray
     relative_gaps: np.ndarray
+    read_basis: Callable[[int], np.ndarray]
+    member: bool = False
+    is_data: bool = False
 
 
 def compare_dynamics(
-    dataset: str, trajectories: Iterable[Trajectory], references: Sequence[LastStep], permutations: np.ndarray
+    dataset: str, trajectories: Iterable[Trajectory], references: Sequence[Endpoint], permutations: np.ndarray
 ) -> pd.DataFrame:
-    """Compare every step of every network with every last step: `angle_dynamics.csv`.
+    """Compare every step of every network with its own last step and with references: `angle_dynamics.csv`.
 
     Parameters
     ----------
@@ -85,54 +91,72 @@ def compare_dynamics(
     trajectories
         Taken in batches, so that a generator keeps memory bounded.
     references
-        The last steps. One of the trajectory's own recipe and seed gets the name `own`.
+        Last steps. The one of the trajectory's own recipe and seed is not repeated under its recipe's name.
     permutations
         (b, n_samples), from `angles.draw_permutations`.
 
     Returns
     -------
     DataFrame
-        `DYNAMICS_COLUMNS`; `relative_gap` is the smaller of the vector's and the reference's, and `determined` says
-        that it is at least 1e-3. Where there is no vector, `determined` is False and the other numbers are missing.
+        `DYNAMICS_COLUMNS`, of each step the reference `own` first; `relative_gap` is the smaller of the vector's and
+        the reference's, and `determined` says that it is at least 1e-3. Where there is no vector, `determined` is
+        False and the other numbers are missing.
     """
     parts = []
     for batch in _batches(trajectories):
-        frames = []
-        for c, centring in enumerate(CENTRINGS):
-            relations = _relations(
+        starts = np.cumsum([0, *(len(trajectory.steps) for trajectory in batch)])
+        shared = [
+            _relations(
                 np.concatenate([trajectory.vectors[c] for trajectory in batch]),
                 np.concatenate([trajectory.relative_gaps[c] for trajectory in batch]),
-                np.stack([reference.vectors[c, 0] for reference in references]),
+                np.stack([reference.vectors[c] for reference in references]),
                 np.array([reference.relative_gaps[c] for reference in references]),
                 permutations,
             )
-            rows = [
-                (
-                    i,
-                    c,
-                    dataset,
-                    centring,
-                    trajectory.recipe,
-                    trajectory.layer,
-                    trajectory.seed,
-                    step,
-                    epoch,
-                    "own" if is_own(trajectory, reference) else reference.recipe,
-                    reference.seed,
+            if references
+            else {}
+            for c in range(len(CENTRINGS))
+        ]
+        for trajectory, start in zip(batch, starts, strict=False):
+            n_steps = len(trajectory.steps)
+            mine = [i for i, reference in enumerate(references) if is_own(trajectory, reference)]
+            others = [i for i in range(len(references)) if i not in mine]
+            for c, centring in enumerate(CENTRINGS):
+                rows = slice(start, start + n_steps)
+                if mine:
+                    order = [*mine, *others]
+                    relations = {name: values[rows][:, order] for name, values in shared[c].items()}
+                else:
+                    vectors, gaps = trajectory.vectors[c], trajectory.relative_gaps[c]
+                    relations = _relations(vectors, gaps, vectors[-1:], gaps[-1:], permutations)
+                    relations = {
+                        name: np.concatenate([values, shared[c][name][rows]], axis=1) if others else values
+                        for name, values in relations.items()
+                    }
+                n_references = 1 + len(others)
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "dataset": dataset,
+                            "centring": centring,
+                            "recipe": trajectory.recipe,
+                            "layer": trajectory.layer,
+                            "seed": trajectory.seed,
+                            "step": np.repeat(trajectory.steps, n_references),
+                            "epoch": np.repeat(trajectory.epochs, n_references),
+                            "reference": [OWN, *(references[i].recipe for i in others)] * n_steps,
+                            "reference_seed": [trajectory.seed, *(references[i].seed for i in others)] * n_steps,
+                            **{name: values.ravel() for name, values in relations.items()},
+                        }
+                    )
                 )
-                for i, trajectory in enumerate(batch)
-                for step, epoch in zip(trajectory.steps.tolist(), trajectory.epochs.tolist(), strict=True)
-                for reference in references
-            ]
-            frame = pd.DataFrame(rows, columns=["_trajectory", "_centring", *DYNAMICS_COLUMNS[:9]])
-            frames.append(frame.assign(**{name: values.ravel() for name, values in relations.items()}))
-        both = pd.concat(frames).sort_values(["_trajectory", "_centring"], kind="stable")
-        parts.append(both[DYNAMICS_COLUMNS])
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=DYNAMICS_COLUMNS)
+    return pd.concat(parts, ignore_index=True)[DYNAMICS_COLUMNS] if parts else pd.DataFrame(columns=DYNAMICS_COLUMNS)
 
 
-def compare_pairs(dataset: str, last_steps: Sequence[LastStep], permutations: np.ndarray) -> pd.DataFrame:
-    """Compare every two last steps, each pair once: `angle_pairs.csv`.
+def compare_pairs(dataset: str, stage: str, endpoints: Sequence[Endpoint], permutations: np.ndarray) -> pd.DataFrame:
+    """Compare every two endpoints, each pair once: the rows of one `stage` of `angle_pairs.csv`.
+
+    Members of a population are compared with data alone.
 
     Returns
     -------
@@ -142,37 +166,43 @@ def compare_pairs(dataset: str, last_steps: Sequence[LastStep], permutations: np
         permutes. `principal_angle_max_deg` is the largest principal angle between the spans of all k vectors, missing
         unless all k exist on both sides.
     """
-    pairs = [(i, j) for i in range(len(last_steps)) for j in range(i + 1, len(last_steps))]
-    first = np.array([i for i, _ in pairs], dtype=int)
-    second = np.array([j for _, j in pairs], dtype=int)
+    pairs = [
+        (i, j)
+        for i, a in enumerate(endpoints)
+        for j, b in enumerate(endpoints[i + 1 :], start=i + 1)
+        if not (a.member or b.member) or a.is_data or b.is_data
+    ]
+    if not pairs:
+        return pd.DataFrame(columns=PAIRS_COLUMNS)
+    first, second = np.array(pairs).T
     parts = []
     for c, centring in enumerate(CENTRINGS):
-        if not pairs:
-            break
-        vectors = np.stack([last.vectors[c, 0] for last in last_steps])
-        gaps = np.array([last.relative_gaps[c] for last in last_steps])
-        bases = [
-            angles.orthonormal_basis(last.vectors[c]) if np.isfinite(last.vectors[c]).all() else None
-            for last in last_steps
-        ]
         frame = pd.DataFrame(
             {
                 "dataset": dataset,
                 "centring": centring,
-                "recipe_a": [last_steps[i].recipe for i in first],
-                "seed_a": [last_steps[i].seed for i in first],
-                "recipe_b": [last_steps[j].recipe for j in second],
-                "seed_b": [last_steps[j].seed for j in second],
+                "stage": stage,
+                "recipe_a": [endpoints[i].recipe for i in first],
+                "seed_a": [endpoints[i].seed for i in first],
+                "recipe_b": [endpoints[j].recipe for j in second],
+                "seed_b": [endpoints[j].seed for j in second],
             }
         )
-        relations = _relations(vectors, gaps, vectors, gaps, permutations)
-        frame = frame.assign(**{name: values[first, second] for name, values in relations.items()})
-        frame["principal_angle_max_deg"] = [_largest_angle_deg(bases[i], bases[j]) for i, j in pairs]
+        vectors = np.stack([endpoint.vectors[c] for endpoint in endpoints])
+        gaps = np.array([endpoint.relative_gaps[c] for endpoint in endpoints])
+        relations = {name: np.empty(len(pairs), bool if name == "determined" else float) for name in RELATION_COLUMNS}
+        for j in np.unique(second):
+            rows = np.flatnonzero(second == j)
+            with_j = _relations(vectors[first[rows]], gaps[first[rows]], vectors[[j]], gaps[[j]], permutations)
+            for name, values in with_j.items():
+                relations[name][rows] = values[:, 0]
+        frame = frame.assign(**relations)
+        frame["principal_angle_max_deg"] = _largest_angles_deg(endpoints, pairs, c)
         parts.append(frame)
-    return pd.concat(parts, ignore_index=True)[PAIRS_COLUMNS] if parts else pd.DataFrame(columns=PAIRS_COLUMNS)
+    return pd.concat(parts, ignore_index=True)[PAIRS_COLUMNS]
 
 
-def is_own(trajectory: Trajectory, reference: LastStep) -> bool:
+def is_own(trajectory: Trajectory, reference: Endpoint) -> bool:
     """Say whether a reference is the trajectory's own last step."""
     return (trajectory.recipe, trajectory.seed) == (reference.recipe, reference.seed)
 
@@ -218,7 +248,7 @@ def _relations(
         np.where(opposite, 180.0 - reference_ones[None, :], reference_ones[None, :]),
         null.mean_deg,
         null.low_deg,
-        angles.null_formula_deg(ones, reference_ones),
+        angles.null_formula_deg(ones, reference_ones, vectors.shape[1]),
         null.p_value,
         gap,
     ]
@@ -228,7 +258,16 @@ def _relations(
     return relations | {"determined": exists & (gap >= DETERMINED_GAP)}
 
 
-def _largest_angle_deg(basis_a: np.ndarray | None, basis_b: np.ndarray | None) -> float:
-    if basis_a is None or basis_b is None:
-        return float("nan")
-    return float(angles.principal_angles_deg(basis_a, basis_b)[-1])
+def _largest_angles_deg(endpoints: Sequence[Endpoint], pairs: Sequence[tuple[int, int]], c: int) -> list[float]:
+    """Return the largest principal angle of each pair; the bases of members are read when their turn comes."""
+
+    def basis(endpoint: Endpoint) -> np.ndarray | None:
+        vectors = endpoint.read_basis(c)
+        return angles.orthonormal_basis(vectors) if np.isfinite(vectors).all() else None
+
+    kept = {i: basis(endpoint) for i, endpoint in enumerate(endpoints) if not endpoint.member}
+    largest = []
+    for pair in pairs:
+        a, b = (kept[i] if i in kept else basis(endpoints[i]) for i in pair)
+        largest.append(float("nan") if a is None or b is None else angles.largest_principal_angle_deg(a, b))
+    return largest

@@ -6,7 +6,9 @@ Only the Snakefile's side imports this module. Rules receive plain, normalised d
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +28,30 @@ from featurespace.catalogue import PUBLISHED
 from featurespace.errors import FeaturespaceError
 
 IMAGE_SIDES = {"digits": 8, "mnist": 28, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32}  # pixels
-FIGURES = ("angle_dynamics", "angle_matrix", "spectra", "layers", "training")
+COLOUR_KINDS = ("cifar10", "cifar100")  # the others are grey
+DEFAULT_FIGURES = ("angle_dynamics", "angle_matrix", "spectra", "layers", "training")
+FIGURES = (
+    *DEFAULT_FIGURES,
+    "reference_angles",
+    "early_angles",
+    "mean_control",
+    "permutation_null",
+    "training_effect",
+    "shuffled_labels",
+    "explained_variance",
+    "entry_densities",
+    "entry_samples",
+    "subspace_angles",
+    "data_angle_accuracy",
+    "indicators",
+    "similarity",
+    "sensitivity",
+)
+LEDGERS = ("p-vectors",)
+SUPERVISED = ("classify", "shuffled-labels")
+CONTRASTIVE = ("simclr", "supcon")
+NOT_TRAINED = ("untrained", "noise")
+NORMALISED_KINDS = ("resnet", "wide-resnet", "densenet", "torchvision")  # batch normalisation without a choice
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=48)]
@@ -94,6 +119,10 @@ class ImageSection(DatasetSection):
         description="What enters the networks: pixels in [0, 1], or these with the training split's mean "
         "and standard deviation (two scalars) taken out.",
     )
+    train_limit: PositiveInt | None = Field(
+        None, description="Train on so many samples, spread evenly over the classes; on all if empty."
+    )
+    test_limit: PositiveInt | None = Field(None, description="Likewise for the test split.")
 
 
 class Digits(ImageSection):
@@ -174,7 +203,79 @@ class Autoencoder(Section):
     latent: PositiveInt = Field(32, description="Width of the latent layer.")
 
 
-Model = Annotated[Mlp | Linear | Cnn | Autoencoder, Field(discriminator="kind")]
+StemStride = Annotated[
+    Literal[1, 2],
+    Field(
+        description="Stride of the first convolution: 2 halves the image, and quarters the cost of all that follows."
+    ),
+]
+
+
+class ResNet(Section):
+    """A residual network with the stem for small images; layers `stage1` to `stage4`, and `pooled`, the feature."""
+
+    kind: Literal["resnet"] = Field(description="Which architecture.")
+    depth: Literal[18, 34, 50] = Field(18, description="Weight layers; 50 has bottleneck blocks.")
+    width: PositiveInt = Field(64, description="Channels of the first stage; 64 is the published network.")
+    stem_stride: StemStride = 1
+
+
+class WideResNet(Section):
+    """A wide residual network (Zagoruyko & Komodakis 2016); layers `stage1` to `stage3`, and `pooled`, the feature."""
+
+    kind: Literal["wide-resnet"] = Field(description="Which architecture.")
+    depth: PositiveInt = Field(28, description="Weight layers: 6 n + 4.")
+    widen: PositiveInt = Field(10, description="Factor k on the channels 16, 32, 64 of the three stages.")
+    stem_stride: StemStride = 1
+
+    @field_validator("depth")
+    @classmethod
+    def _depth_makes_blocks(cls, depth: int) -> int:
+        if depth < 10 or depth % 6 != 4:
+            raise ValueError(f"a wide residual network has 6 n + 4 layers (10, 16, 22, 28, ...), not {depth}")
+        return depth
+
+
+class Vgg(Section):
+    """3 x 3 convolutions in five stages, average pooling and one dense output; `stage1` to `stage5`, `pooled`."""
+
+    kind: Literal["vgg"] = Field(description="Which architecture.")
+    depth: Literal[11, 13, 16] = Field(11, description="Weight layers of the published network.")
+    width: PositiveInt = Field(64, description="Channels of the first stage; 64 is the published network.")
+    batch_norm: StrictBool = Field(True, description="Batch normalisation after each convolution.")
+    stem_stride: StemStride = 1
+
+
+class DenseNet(Section):
+    """Densely connected blocks (DenseNet-BC), stem for small images; layers `stage1`, ..., and `pooled`."""
+
+    kind: Literal["densenet"] = Field(description="Which architecture.")
+    blocks: list[PositiveInt] = Field([6, 12, 24, 16], min_length=1, description="Layers of each dense block.")
+    growth: PositiveInt = Field(32, description="Channels that each layer adds.")
+    stem_stride: StemStride = 1
+
+
+class Torchvision(Section):
+    """One of torchvision's networks, untrained, with the stem for small images; layers `stage1`, ..., and `pooled`."""
+
+    kind: Literal["torchvision"] = Field(description="Which architecture.")
+    name: Literal["resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg13_bn", "vgg16_bn", "densenet121"] = Field(
+        description="Its name in torchvision."
+    )
+
+
+class Noise(Section):
+    """No network: features are drawn at random, whatever the sample; the layer is `noise`."""
+
+    kind: Literal["noise"] = Field(description="Which architecture.")
+    width: PositiveInt = Field(64, description="Number of features.")
+    rectified: StrictBool = Field(False, description="Rectified: the greater of 0 and the Gaussian number.")
+
+
+Model = Annotated[
+    Mlp | Linear | Cnn | Autoencoder | ResNet | WideResNet | Vgg | DenseNet | Torchvision | Noise,
+    Field(discriminator="kind"),
+]
 
 
 class Init(Section):
@@ -217,9 +318,11 @@ class Schedule(Section):
 
     epochs: PositiveInt = Field(description="Passes over the training split.")
     batch_size: PositiveInt | None = Field(128, description="Samples a step; empty: the whole training split.")
-    learning_rate_schedule: Literal["constant", "cosine"] = Field(
+    learning_rate_schedule: Literal["constant", "cosine", "step"] = Field(
         "constant", description="How the learning rate changes."
     )
+    milestones: list[PositiveInt] = Field([], description="step: epochs at which the learning rate drops.")
+    drop_factor: float = Field(0.2, gt=0, lt=1, description="step: factor on the learning rate at each milestone.")
     final_fraction: float = Field(0.1, gt=0, le=1, description="cosine: share of the learning rate left at the end.")
     stop_loss: float | None = Field(
         None,
@@ -227,7 +330,7 @@ class Schedule(Section):
         description="A seed whose training loss falls below this has converged and stops (full batch).",
     )
     keep_every: PositiveInt = Field(1, description="Weights are kept every so many epochs, and always first and last.")
-    keep_early: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+    keep_early: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [], description="Weights are also kept at these fractions of the first epoch."
     )
 
@@ -235,17 +338,59 @@ class Schedule(Section):
     def _parts_agree(self) -> Schedule:
         if "final_fraction" in self.model_fields_set and self.learning_rate_schedule != "cosine":
             raise ValueError("final_fraction: only the cosine schedule has one")
+        steps = self.learning_rate_schedule == "step"
+        if bool(self.milestones) != steps:
+            raise ValueError("milestones: needed by learning_rate_schedule step, and by no other")
+        if "drop_factor" in self.model_fields_set and not steps:
+            raise ValueError("drop_factor: only learning_rate_schedule step has one")
+        if sorted(set(self.milestones)) != self.milestones or (self.milestones and self.milestones[-1] >= self.epochs):
+            raise ValueError(f"milestones: should rise, and lie within the {self.epochs} epochs")
         if self.stop_loss is not None and self.batch_size is not None:
             raise ValueError("stop_loss: needs the full batch (batch_size: null), where the loss is exact")
         return self
+
+
+class Augmentation(Section):
+    """How training images are changed at random, each time they are seen; never when features are dumped."""
+
+    pad_crop: Count = Field(0, description="Black pixels added on every side before a crop of the image's own size.")
+    resized_crop: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="Least and greatest share of the area of a crop that is resized to the image's size.",
+    )
+    flip: StrictBool = Field(False, description="Mirror every other image, left to right.")
+    jitter: float = Field(0.0, ge=0, lt=1, description="Strength of changes of brightness, contrast and saturation.")
+    hue: float = Field(0.0, ge=0, le=0.5, description="Strength of changes of hue; colour images only.")
+    jitter_probability: float = Field(0.8, gt=0, le=1, description="Share of images whose colours are changed.")
+    grayscale: float = Field(0.0, ge=0, le=1, description="Share of images that lose their colour; colour images only.")
+
+    @field_validator("resized_crop")
+    @classmethod
+    def _shares_rise(cls, shares: list[float] | None) -> list[float] | None:
+        if shares is not None and shares[0] > shares[1]:
+            raise ValueError("the least share comes first")
+        return shares
+
+
+class Contrast(Section):
+    """The contrastive tasks: a projection head on the network's features, and the loss on what it gives."""
+
+    temperature: float = Field(0.5, gt=0, description="τ of the loss.")
+    hidden: PositiveInt | None = Field(None, description="Hidden width of the head; that of the features if empty.")
+    width: PositiveInt = Field(128, description="Width of the head's output.")
 
 
 class Recipe(Section):
     """What is trained."""
 
     dataset: str = Field(description="A name under `datasets`.")
-    task: Literal["classify", "shuffled-labels", "reconstruct", "denoise", "untrained"] = Field(
-        "classify", description="What the network learns; `untrained` keeps its initialisation."
+    task: Literal["classify", "shuffled-labels", "reconstruct", "denoise", "simclr", "supcon", "untrained", "noise"] = (
+        Field(
+            "classify",
+            description="What the network learns; `untrained` keeps its initialisation, `noise` has no network.",
+        )
     )
     model: Model = Field(description="The architecture.")
     init: Init = Field(default_factory=lambda: Init(), description="The initialisation.")
@@ -259,6 +404,10 @@ class Recipe(Section):
     noise: float | None = Field(
         None, gt=0, description="denoise: standard deviation of the Gaussian noise on the scaled input."
     )
+    augmentation: Augmentation | None = Field(
+        None, description="Random changes of the training images; needed by the contrastive tasks."
+    )
+    contrast: Contrast | None = Field(None, description="simclr, supcon: the head and the loss.")
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision of training.")
     threads: PositiveInt = Field(1, description="CPU threads of training: they change the last bits of the result.")
     seeds: PositiveInt | list[Count] | None = Field(
@@ -286,17 +435,28 @@ class Recipe(Section):
         is_autoencoder = self.model.kind == "autoencoder"
         if self.task in ("reconstruct", "denoise") and not is_autoencoder:
             raise ValueError(f"model.kind: task {self.task} needs an autoencoder, not {self.model.kind}")
-        if self.task in ("classify", "shuffled-labels") and is_autoencoder:
+        if self.task in SUPERVISED and is_autoencoder:
             raise ValueError(f"model.kind: an autoencoder has no classes to learn (task {self.task})")
-        if self.loss is not None and self.task not in ("classify", "shuffled-labels"):
+        if self.task in CONTRASTIVE and self.model.kind in ("autoencoder", "linear"):
+            raise ValueError(f"model.kind: task {self.task} needs a network that classifies, not {self.model.kind}")
+        if (self.task == "noise") != (self.model.kind == "noise"):
+            raise ValueError("model.kind: task noise and model noise go together")
+        if self.loss is not None and self.task not in SUPERVISED:
             raise ValueError(f"loss: task {self.task} has its own")
         if (self.noise is not None) != (self.task == "denoise"):
             raise ValueError("noise: needed by task denoise, and by no other")
-        if self.task == "untrained" and (self.schedule is not None or self.optimiser is not None):
-            raise ValueError("task: untrained takes neither schedule nor optimiser")
-        if self.task != "untrained" and self.schedule is None:
+        if self.contrast is not None and self.task not in CONTRASTIVE:
+            raise ValueError(f"contrast: only {' and '.join(CONTRASTIVE)} have one, not task {self.task}")
+        if self.augmentation is None and self.task in CONTRASTIVE:
+            raise ValueError(f"augmentation: task {self.task} needs one, or its two views are the same")
+        if self.augmentation is not None and self.task not in (*SUPERVISED, *CONTRASTIVE):
+            raise ValueError(f"augmentation: task {self.task} takes none")
+        if self.task in NOT_TRAINED and (self.schedule is not None or self.optimiser is not None):
+            raise ValueError(f"task: {self.task} takes neither schedule nor optimiser")
+        if self.task not in NOT_TRAINED and self.schedule is None:
             raise ValueError(f"schedule: task {self.task} needs one")
-        if getattr(self.model, "batch_norm", False) and self.schedule is not None and self.schedule.batch_size == 1:
+        normalises = getattr(self.model, "batch_norm", self.model.kind in NORMALISED_KINDS)
+        if normalises and self.schedule is not None and self.schedule.batch_size == 1:
             raise ValueError("schedule.batch_size: batch normalisation needs more than one sample")
         names = architectures.layer_names(self.model.model_dump())
         for key, layers in (
@@ -312,6 +472,37 @@ class Recipe(Section):
             if (self.feature_layer or names[-1]) not in self.layers:
                 raise ValueError(f"layers: the feature layer {self.feature_layer or names[-1]!r} must be among them")
         return self
+
+
+class Sweep(Section):
+    """Many settings of one recipe: a population of networks, of which only the first and the last step are kept."""
+
+    base: str = Field(description="A name under `recipes`: what the members have in common.")
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        min_length=1,
+        description="Keys of the recipe, with dots (`optimiser.learning_rate`), and the values each takes; "
+        "all combinations are trained, as `<name>-01`, `<name>-02`, ...",
+    )
+    set: dict[str, Any] = Field({}, description="Other keys of the recipe, and the one value that all members have.")
+
+    def members(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """List the members' sections, the last key of `vary` changing fastest."""
+        sections = []
+        for values in itertools.product(*self.vary.values()):
+            section = recipe.model_dump(exclude_unset=True)
+            for key, value in [*self.set.items(), *zip(self.vary, values, strict=True)]:
+                *parents, last = key.split(".")
+                part = section
+                for parent in parents:
+                    part = part.setdefault(parent, {})
+                    if not isinstance(part, dict):
+                        raise ValueError(f"vary: {key}: {parent} is no section")
+                part[last] = value
+            if isinstance(section.get("schedule"), dict):
+                epochs = section["schedule"].get("epochs")
+                section["schedule"] |= {"keep_every": epochs, "keep_early": []}
+            sections.append(section)
+        return sections
 
 
 # --- analysis ---------------------------------------------------------------------------------------------------
@@ -342,6 +533,55 @@ class Angles(Section):
 
     permutations: PositiveInt = Field(199, description="Permutations of the samples in each null distribution.")
     permutation_seed: Count = Field(0, description="Seed of the permutations.")
+    references: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Recipes whose last steps all steps of the others are compared with; every recipe if empty.",
+    )
+
+
+class Subspaces(Section):
+    """How the spans of several singular vectors are compared."""
+
+    dimensions: list[PositiveInt] = Field(
+        [1, 2, 3, 4, 5, 6], min_length=1, description="k: how many leading vectors span a subspace; no more are kept."
+    )
+    null_draws: PositiveInt = Field(200, description="Pairs of random subspaces in each null distribution.")
+    null_seed: Count = Field(0, description="Seed of the random subspaces.")
+
+
+class Entries(Section):
+    """How the entries of P-vectors are shown."""
+
+    fractions: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        [0.0, 0.3, 0.6, 1.0], min_length=1, description="Shares of training at which densities are taken."
+    )
+    bins: Annotated[int, Field(ge=2)] = Field(60, description="Bins of each density.")
+    extremes: PositiveInt = Field(8, description="Samples listed at either end of the order of entries.")
+
+
+class Probe(Section):
+    """How well a linear classifier reads the classes from the features."""
+
+    regularisation: float = Field(1.0, gt=0, description="C of scikit-learn's logistic regression.")
+
+
+class Sensitivity(Section):
+    """What the angles depend on: samples, features, split, normalisation, depth, width."""
+
+    shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [0.125, 0.25, 0.5, 1.0], min_length=1, description="Shares of the samples, and of the features, that are kept."
+    )
+    seed: Count = Field(0, description="Seed of what is chosen at random.")
+
+
+class Statistics(Section):
+    """How the statistics over a population are tested."""
+
+    resamples: Annotated[int, Field(ge=99)] = Field(
+        1999, description="Permutations of each p-value, and resamples of each interval."
+    )
+    seed: Count = Field(0, description="Seed of both.")
 
 
 class Analysis(Section):
@@ -350,6 +590,23 @@ class Analysis(Section):
     spectra: Spectra = Field(default_factory=lambda: Spectra(), description="Singular values and vectors.")
     measures: Measures = Field(default_factory=lambda: Measures(), description="Compression, discrimination, rank.")
     angles: Angles = Field(default_factory=lambda: Angles(), description="Angles between P-vectors.")
+    subspaces: Subspaces = Field(default_factory=lambda: Subspaces(), description="Angles between subspaces.")
+    entries: Entries = Field(default_factory=lambda: Entries(), description="The entries of P-vectors.")
+    held_out: PositiveInt | None = Field(
+        None, description="Test samples, at most, on which first and last steps are seen too; all if empty."
+    )
+    probe: Probe = Field(default_factory=lambda: Probe(), description="Linear probes of first and last steps.")
+    sensitivity: Sensitivity = Field(default_factory=lambda: Sensitivity(), description="Sensitivity of the angles.")
+    statistics: Statistics = Field(default_factory=lambda: Statistics(), description="Tests over a population.")
+
+    @model_validator(mode="after")
+    def _vectors_are_kept(self) -> Analysis:
+        if max(self.subspaces.dimensions) > self.spectra.vectors:
+            raise ValueError(
+                f"subspaces.dimensions: {max(self.subspaces.dimensions)} vectors are asked for, and spectra.vectors "
+                f"keeps {self.spectra.vectors}"
+            )
+        return self
 
 
 class Study(Section):
@@ -367,8 +624,44 @@ class Study(Section):
     )
     datasets: dict[Name, Dataset] = Field(min_length=1, description="Data sets, by a name of your choice.")
     recipes: dict[Name, Recipe] = Field(min_length=1, description="Recipes, by a name of your choice.")
+    sweeps: dict[Name, Sweep] = Field({}, description="Populations of networks, by a name of your choice.")
     analysis: Analysis = Field(default_factory=lambda: Analysis(), description="Spectra, layer measures and angles.")
-    figures: list[Literal[FIGURES]] = Field(list(FIGURES), description="The figures of the report.")  # type: ignore[valid-type]
+    ledgers: list[Literal[LEDGERS]] = Field([], description="Papers whose claims are tested, each in a ledger.")  # type: ignore[valid-type]
+    figures: list[Literal[FIGURES]] = Field(list(DEFAULT_FIGURES), description="The figures of the report.")  # type: ignore[valid-type]
+
+    @cached_property
+    def members(self) -> dict[str, tuple[str, Recipe]]:
+        """The recipes that sweeps make, by name, each with its sweep's."""
+        members = {}
+        for name, sweep in self.sweeps.items():
+            if sweep.base not in self.recipes:
+                raise ValueError(
+                    f"sweeps.{name}.base: no recipe {sweep.base!r}{_allowed(sweep.base, list(self.recipes))}"
+                )
+            try:
+                sections = sweep.members(self.recipes[sweep.base])
+            except ValueError as error:
+                raise ValueError(f"sweeps.{name}.{error}") from error
+            for i, section in enumerate(sections, start=1):
+                member = f"{name}-{i:0{max(2, len(str(len(sections))))}d}"
+                try:
+                    recipe = Recipe.model_validate(section)
+                except ValidationError as error:
+                    # told as an error of a recipe of the study file is, which knows the keys there are
+                    first = error.errors()[0]
+                    said = _sentence({**first, "loc": ("recipes", member, *first["loc"])})
+                    said = said.removeprefix(f"recipes.{member}.")
+                    raise ValueError(f"sweeps.{name}.vary: member {i}: {said}") from error
+                if recipe.layers is not None:
+                    recipe = recipe.model_copy(update={"layers": None})
+                names = architectures.layer_names(recipe.model.model_dump())
+                members[member] = (name, recipe.model_copy(update={"layers": [recipe.feature_layer or names[-1]]}))
+        return members
+
+    @cached_property
+    def all_recipes(self) -> dict[str, Recipe]:
+        """Every recipe by name: those of the study file, then the members of sweeps."""
+        return self.recipes | {name: recipe for name, (_, recipe) in self.members.items()}
 
     @field_validator("seeds")
     @classmethod
@@ -377,28 +670,30 @@ class Study(Section):
             raise ValueError("a seed is named twice" if seeds else "at least one seed is needed")
         return seeds
 
-    @field_validator("figures")
+    @field_validator("figures", "ledgers")
     @classmethod
-    def _figures_are_distinct(cls, figures: list[str]) -> list[str]:
-        if len(set(figures)) != len(figures):
-            raise ValueError("a figure is named twice")
-        return figures
+    def _names_are_distinct(cls, names: list[str]) -> list[str]:
+        if len(set(names)) != len(names):
+            raise ValueError("one is named twice")
+        return names
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Study:
-        for name, recipe in self.recipes.items():
+        for name in self.members:
+            if name in self.recipes:
+                raise ValueError(f"recipes.{name}: a sweep makes a recipe of this name; choose another")
+        for name, recipe in self.all_recipes.items():
+            where = f"recipes.{name}" if name in self.recipes else f"sweeps.{self.members[name][0]}: {name}"
             dataset = self.datasets.get(recipe.dataset)
             if dataset is None:
                 raise ValueError(
-                    f"recipes.{name}.dataset: no data set {recipe.dataset!r}"
-                    f"{_allowed(recipe.dataset, list(self.datasets))}"
+                    f"{where}.dataset: no data set {recipe.dataset!r}{_allowed(recipe.dataset, list(self.datasets))}"
                 )
-            if dataset.kind == "orthonormal" and recipe.model.kind in ("cnn", "autoencoder"):
-                raise ValueError(f"recipes.{name}.model.kind: {recipe.model.kind} needs images, not orthonormal rows")
-            if isinstance(recipe.model, Cnn) and 2 ** len(recipe.model.channels) > (side := IMAGE_SIDES[dataset.kind]):
+            _require_fit(where, recipe, dataset)
+        for i, name in enumerate(self.analysis.angles.references or []):
+            if name not in self.recipes:
                 raise ValueError(
-                    f"recipes.{name}.model.channels: {len(recipe.model.channels)} layers halve images of "
-                    f"{side} x {side} pixels to nothing"
+                    f"analysis.angles.references.{i}: no recipe {name!r}{_allowed(name, list(self.recipes))}"
                 )
         sources: dict[str, tuple[str, str | None]] = {}
         for name, dataset in self.datasets.items():
@@ -413,6 +708,28 @@ class Study(Section):
             if name in self.recipes:
                 raise ValueError(f"recipes.{name}: tables use this name for something else; choose another")
         return self
+
+
+def _require_fit(where: str, recipe: Recipe, dataset: Dataset) -> None:
+    """Check that a recipe's network and augmentation can do with its data set's samples."""
+    kind = recipe.model.kind
+    if isinstance(dataset, Orthonormal):
+        if kind in architectures.CONVOLUTIONAL_KINDS:
+            raise ValueError(f"{where}.model.kind: {kind} needs images, not orthonormal rows")
+        if recipe.augmentation is not None:
+            raise ValueError(f"{where}.augmentation: only images are augmented, not orthonormal rows")
+        return
+    side, least = IMAGE_SIDES[dataset.kind], architectures.minimum_side(recipe.model.model_dump())
+    if side < least:
+        key = "model.channels" if kind == "cnn" else "model"
+        raise ValueError(
+            f"{where}.{key}: this {kind} needs images of at least {least} x {least} pixels, and halves those of "
+            f"{side} x {side} pixels to nothing"
+        )
+    if dataset.kind not in COLOUR_KINDS and recipe.augmentation is not None:
+        for key in ("hue", "grayscale"):
+            if getattr(recipe.augmentation, key):
+                raise ValueError(f"{where}.augmentation.{key}: images of {dataset.kind} have no colour")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------

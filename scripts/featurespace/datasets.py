@@ -93,11 +93,33 @@ def load_dataset(path: str | Path, digest: str | Path | None = None) -> Prepared
     )
 
 
-def select_sample_set(dataset: PreparedDataset, split: str, limit: int | None) -> np.ndarray:
-    """Choose the rows of a sample set: stratified, without chance, evenly spaced within each class.
+def spread_evenly(labels: np.ndarray, limit: int) -> np.ndarray:
+    """Choose at most `limit` positions of labels (n,): stratified, without chance, evenly spaced within each class.
 
-    Each class gets its share of `limit`, rounded by largest remainders, and of its rows the middles of as many equal
-    stretches.
+    Each class gets its share of `limit`, rounded by largest remainders, and of its positions the middles of as many
+    equal stretches.
+
+    Returns
+    -------
+    np.ndarray
+        (min(limit, n),) int64 positions, ascending.
+    """
+    if limit >= len(labels):
+        return np.arange(len(labels))
+    counts = np.bincount(labels)
+    # Shares in integers, limit * count / n: no rounding decides a tie, the lower class does.
+    quotas, remainders = np.divmod(limit * counts, len(labels))
+    by_remainder = np.argsort(-remainders, kind="stable")
+    quotas[by_remainder[: limit - quotas.sum()]] += 1
+    chosen = []
+    for label in np.flatnonzero(quotas):
+        of_class = np.flatnonzero(labels == label)
+        chosen.append(of_class[(2 * np.arange(quotas[label]) + 1) * len(of_class) // (2 * quotas[label])])
+    return np.sort(np.concatenate(chosen))
+
+
+def select_sample_set(dataset: PreparedDataset, split: str, limit: int | None) -> np.ndarray:
+    """Choose the rows of a sample set, evenly spread if it is a part of its split (`spread_evenly`).
 
     Parameters
     ----------
@@ -121,17 +143,6 @@ def select_sample_set(dataset: PreparedDataset, split: str, limit: int | None) -
     rows = np.arange(len(dataset.split)) if split == "all" else np.flatnonzero(dataset.split == SPLITS[split])
     if len(rows) == 0:
         raise FeaturespaceError(f"sample_set.split: the data set has no {split} samples; choose another split")
-    if limit is None or limit >= len(rows):
+    if limit is None:
         return rows
-    labels = dataset.labels[rows]
-    counts = np.bincount(labels, minlength=dataset.n_classes)
-    # Shares in integers, limit * count / len(rows): no rounding decides a tie, the lower class does.
-    quotas, remainders = np.divmod(limit * counts, len(rows))
-    by_remainder = np.argsort(-remainders, kind="stable")
-    quotas[by_remainder[: limit - quotas.sum()]] += 1
-    chosen = []
-    for label in np.flatnonzero(quotas):
-        of_class = rows[labels == label]
-        middles = (2 * np.arange(quotas[label]) + 1) * len(of_class) // (2 * quotas[label])
-        chosen.append(of_class[middles])
-    return np.sort(np.concatenate(chosen))
+    return rows[spread_evenly(dataset.labels[rows], limit)]

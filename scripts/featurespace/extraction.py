@@ -1,4 +1,4 @@
-"""What a run's networks make of a sample set: every tapped layer, at every kept step, for every seed."""
+"""What a run's networks make of samples: tapped layers, at kept steps, for every seed."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -28,7 +28,9 @@ def pool(tap: Tensor, pooling: str) -> Tensor:
 
 def _build(spec: Mapping[str, Any], dataset: PreparedDataset, n_seeds: int) -> Network:
     dtype = getattr(torch, spec["dtype"])
-    network = build_network(spec["model"], dataset.input_shape, dataset.n_classes, n_seeds, dtype)
+    network = build_network(
+        spec["model"], dataset.input_shape, dataset.n_classes, n_seeds, dtype, projection=spec["projection"]
+    )
     return network.eval().requires_grad_(False)
 
 
@@ -74,21 +76,24 @@ def dump_run(
     dataset: PreparedDataset,
     rows: np.ndarray,
     weights: KeptWeights,
+    steps: Sequence[int],
     writer: FeatureWriter,
     device: torch.device,
 ) -> None:
-    """Write the features of every layer, seed and kept step, in evaluation mode and without noise.
+    """Write the features of every layer and seed at some kept steps, in evaluation mode and without noise.
 
     At most one chunk of each layer, for each seed that shares a network, is in memory.
 
     Parameters
     ----------
     spec
-        As the rule `dump_features` gets it.
+        As the rules `dump_features` and `dump_ends` get it.
     rows
-        (n_samples,) rows of the data set: the sample set, in the store's order.
+        (n_samples,) rows of the data set, in the store's order.
+    steps
+        Which of the kept steps, in the store's order.
     writer
-        Made with the widths of `layer_widths`, and the seeds and steps of the weights.
+        Made with the widths of `layer_widths`, the seeds of the weights, and the steps.
 
     Raises
     ------
@@ -107,9 +112,9 @@ def dump_run(
         layer: np.empty((len(stacks[0]), writer.rows_per_chunk[layer], width), dtype=np.float32)
         for layer, width in widths.items()
     }
-    total = len(weights.steps) * len(stacks) * n_samples
+    total = len(steps) * len(stacks) * n_samples
     with torch.no_grad(), progress(total, f"features of {spec['recipe']}", "sample") as bar:
-        for step_index, step in enumerate(weights.steps):
+        for step_index, step in enumerate(steps):
             for stack in stacks:
                 network.load_state_dict(weights.read(stack, step))
                 for start, stop in ranges:

@@ -2,8 +2,8 @@
 
 Every parameter and every buffer has a leading axis of seeds: one network holds the S networks of a block that train
 together. Dense layers multiply all S at once; convolutional layers have S = 1, because a stacked convolution is no
-faster than its parts on a CPU, and their seeds go one after another through the same code. What is called a batch
-below is B samples for each seed.
+faster than its parts on a CPU, and their seeds go one after another through the same code. The deep ones, which
+`convnets` builds without that axis, get it here. What is called a batch below is B samples for each seed.
 
 `forward` returns the prediction and the taps, by the names that `architectures.layer_names` gives.
 """
@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from featurespace.architectures import CONVOLUTIONAL_KINDS, DEEP_KINDS, minimum_side
+from featurespace.convnets import build_convnet
 from featurespace.errors import FeaturespaceError
 
 Taps = dict[str, Tensor]
 
 STACKED_KINDS = ("mlp", "linear")
-CONVOLUTIONAL_KINDS = ("cnn", "autoencoder")
+PROJECTED_KINDS = ("mlp", "cnn", *DEEP_KINDS)
 
 
 def stacks_of(model: Mapping[str, Any], seeds: Sequence[int]) -> list[list[int]]:
@@ -144,11 +146,35 @@ class Network(nn.ModuleDict):
         """How many parameters each seed's network has."""
         return sum(parameter[0].numel() for parameter in self.parameters())
 
+    def add_output(
+        self, n_seeds: int, n_in: int, n_out: int, projection: Mapping[str, Any] | None, options: dict[str, Any]
+    ) -> None:
+        """Add the classifier, or a projection head in its place: dense, rectifier, dense."""
+        if projection is not None:
+            n_hidden = projection["hidden"] or n_in
+            self["projection"] = Dense(n_seeds, n_in, n_hidden, options)
+            n_in, n_out = n_hidden, projection["width"]
+        self["output"] = Dense(n_seeds, n_in, n_out, options)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Apply the classifier or the projection head: (S, B, n_in) -> (S, B, n_out)."""
+        if "projection" in self:
+            features = F.relu(self["projection"](features))
+        return self["output"](features)
+
 
 class Mlp(Network):
     """Dense layers with rectifiers, normalised before the rectifier if wanted; a dense output."""
 
-    def __init__(self, n_seeds: int, n_in: int, model: Mapping[str, Any], n_out: int, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        n_seeds: int,
+        n_in: int,
+        model: Mapping[str, Any],
+        n_out: int,
+        options: dict[str, Any],
+        projection: Mapping[str, Any] | None,
+    ) -> None:
         super().__init__()
         self.n_hidden = len(model["widths"])
         for i, width in enumerate(model["widths"], start=1):
@@ -156,7 +182,7 @@ class Mlp(Network):
             if model["batch_norm"]:
                 self[f"norm{i}"] = BatchNorm(n_seeds, width, options)
             n_in = width
-        self["output"] = Dense(n_seeds, n_in, n_out, options)
+        self.add_output(n_seeds, n_in, n_out, projection, options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
         taps = {}
@@ -166,7 +192,7 @@ class Mlp(Network):
             if f"norm{i}" in self:
                 h = self[f"norm{i}"](h)
             taps[f"hidden{i}"] = h = F.relu(h)
-        return self["output"](h), taps
+        return self.predict(h), taps
 
 
 class DeepLinear(Network):
@@ -192,7 +218,12 @@ class Cnn(Network):
     """Convolution, normalisation if wanted, rectifier, 2 x 2 maximum; a dense layer with a rectifier; the output."""
 
     def __init__(
-        self, input_shape: Sequence[int], model: Mapping[str, Any], n_out: int, options: dict[str, Any]
+        self,
+        input_shape: Sequence[int],
+        model: Mapping[str, Any],
+        n_out: int,
+        options: dict[str, Any],
+        projection: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
         c, height, width = input_shape
@@ -202,13 +233,8 @@ class Cnn(Network):
             if model["batch_norm"]:
                 self[f"norm{i}"] = BatchNorm(1, channels, options)
             c, height, width = channels, height // 2, width // 2
-        if height == 0 or width == 0:
-            raise FeaturespaceError(
-                f"a cnn with {self.n_convolutions} layers halves images of {input_shape[1]} x {input_shape[2]} pixels "
-                "to nothing; give model.channels fewer entries"
-            )
         self["hidden"] = Dense(1, c * height * width, model["hidden"], options)
-        self["output"] = Dense(1, model["hidden"], n_out, options)
+        self.add_output(1, model["hidden"], n_out, projection, options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
         taps = {}
@@ -220,7 +246,7 @@ class Cnn(Network):
             # the rectifier and the maximum commute, and after the maximum there is a quarter to rectify
             taps[f"conv{i}"] = h = F.relu(F.max_pool2d(h[0], 2))[None]
         taps["hidden"] = h = F.relu(self["hidden"](h.flatten(2)))  # (1, B, hidden)
-        return self["output"](h), taps
+        return self.predict(h), taps
 
 
 class Autoencoder(Network):
@@ -256,14 +282,52 @@ class Autoencoder(Network):
         return h, taps
 
 
+class SingleSeed(Network):
+    """A plain module of (B, c, h, w) -> prediction, taps, as a network with an axis of one seed.
+
+    The module's parameters and buffers keep their names and get the leading axis, so that training, which moves them,
+    and stores, which keep them, find what they find in any other network; the module sees them without it.
+    """
+
+    module: nn.Module
+    stores: list[dict[str, Any]]  # where its submodules keep them
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.stores = [store for part in module.modules() for store in (part._parameters, part._buffers) if store]
+        for store in self.stores:
+            for name, tensor in store.items():
+                if isinstance(tensor, nn.Parameter):
+                    store[name] = nn.Parameter(tensor.detach().to(dtype)[None])
+                elif tensor is not None:
+                    # of the buffers, numbers of batches stay whole
+                    store[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor)[None]
+        for name, child in module.named_children():
+            self[name] = child
+        object.__setattr__(self, "module", module)  # not as a child, which would give every name a prefix
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
+        # what `torch.func.functional_call` does, which takes milliseconds for hundreds of tensors
+        whole = [(store, name, tensor) for store in self.stores for name, tensor in store.items() if tensor is not None]
+        try:
+            for store, name, tensor in whole:
+                store[name] = tensor.squeeze(0)
+            prediction, taps = self.module(channels_last(x[0]))
+        finally:
+            for store, name, tensor in whole:
+                store[name] = tensor
+        return prediction[None], {name: tap[None] for name, tap in taps.items()}
+
+
 def build_network(
     model: Mapping[str, Any],
     input_shape: Sequence[int],
     n_classes: int,
     n_seeds: int,
     dtype: torch.dtype = torch.float32,
+    projection: Mapping[str, Any] | None = None,
 ) -> Network:
-    """Build S networks as one, with parameters not yet set.
+    """Build S networks as one, with parameters not yet set. The global random generator stays as it is.
 
     Parameters
     ----------
@@ -273,6 +337,10 @@ def build_network(
         (channels, height, width), or (n_features,).
     n_seeds
         S; 1 for convolutional networks.
+    projection
+        For contrastive tasks: `hidden` (None: as wide as the features) and `width` of a projection head, a dense layer,
+        a rectifier and a dense layer, that takes the place of the classifier. The taps are the same. Linear networks
+        and autoencoders have none.
 
     Raises
     ------
@@ -285,18 +353,28 @@ def build_network(
         assert n_seeds == 1, "the seeds of a convolutional network go one after another"
         if len(input_shape) != 3:
             raise FeaturespaceError(f"model.kind: {kind} needs images, not rows of {input_shape[0]} numbers")
+        least = minimum_side(model)
+        if min(input_shape[1:]) < least:
+            raise FeaturespaceError(
+                f"model: this {kind} halves images of {input_shape[1]} x {input_shape[2]} pixels to nothing; it needs "
+                f"at least {least} x {least}"
+            )
+    if projection is not None and kind not in PROJECTED_KINDS:
+        raise FeaturespaceError(f"model.kind: a network of kind {kind!r} takes no projection head")
     n_in = 1
     for size in input_shape:
         n_in *= size
     match kind:
         case "mlp":
-            return Mlp(n_seeds, n_in, model, n_classes, options)
+            return Mlp(n_seeds, n_in, model, n_classes, options, projection)
         case "linear":
             return DeepLinear(n_seeds, n_in, model, n_classes, options)
         case "cnn":
-            return Cnn(input_shape, model, n_classes, options)
+            return Cnn(input_shape, model, n_classes, options, projection)
         case "autoencoder":
             return Autoencoder(input_shape, model, options)
+        case _ if kind in DEEP_KINDS:
+            return SingleSeed(build_convnet(model, input_shape[0], n_classes, projection), dtype)
         case _:
             raise FeaturespaceError(f"unknown architecture: {kind!r}")
 
@@ -308,19 +386,30 @@ def initialise(network: Network, scheme: str, scale: float, generators: Sequence
     Parameters
     ----------
     scheme
-        `default`: PyTorch's for linear and convolutional layers, weights and biases uniform in ±1/sqrt(fan-in).
+        `default`: PyTorch's for linear and convolutional layers, weights and biases uniform in ±1/sqrt(fan-in); but the
+        convolutions of the deep networks (`architectures.DEEP_KINDS`) as He et al. (2015) have it, normal with variance
+        2 / fan-out, where fan-out is output channels times kernel size, and biases zero.
         `orthogonal`: `scale` times a random matrix with orthonormal rows or columns (of (out, everything else) for a
         convolution), biases zero.
+        Batch normalisation begins with weight 1 and bias 0 under both.
     generators
-        One a seed, on the CPU, so that the draw does not depend on the device.
+        One a seed, on the CPU, so that the draw does not depend on the device. Layers draw in the order of
+        `network.modules()`, the weight before the bias, and nothing else is drawn.
     """
-    layers = [layer for layer in network.values() if isinstance(layer, Layer)]
     for s, generator in enumerate(generators):
-        for layer in layers:
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.weight[s].fill_(1)
+                layer.bias[s].fill_(0)
+            if not isinstance(layer, Layer | nn.Conv2d | nn.Linear):
+                continue
             weight = torch.empty(layer.weight.shape[1:], dtype=layer.weight.dtype)
             bias = None if layer.bias is None else torch.zeros(layer.bias.shape[1:], dtype=layer.bias.dtype)
             if scheme == "orthogonal":
                 nn.init.orthogonal_(weight, gain=scale, generator=generator)
+            elif isinstance(layer, nn.Conv2d):
+                fan_out = len(weight) * weight[0, 0].numel()
+                weight.normal_(0.0, (2 / fan_out) ** 0.5, generator=generator)
             else:
                 bound = weight[0].numel() ** -0.5
                 weight.uniform_(-bound, bound, generator=generator)

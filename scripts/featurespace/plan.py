@@ -7,12 +7,15 @@ plain data with sorted keys and normalised values (3 and 3.0 are one value), bec
 from __future__ import annotations
 
 import json
+import math
 from functools import cached_property
 from typing import Any
 
 from featurespace import architectures
-from featurespace.config import Downloaded, Recipe, Study
+from featurespace.catalogue import PUBLISHED
+from featurespace.config import CONTRASTIVE, Contrast, Downloaded, Orthonormal, Recipe, Study
 
+DIGITS_SAMPLES, DIGITS_CLASSES = 1797, 10  # of scikit-learn's digits
 DEFAULT_OPTIMISER = {"kind": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
 
@@ -35,8 +38,37 @@ class Plan:
     # --- what there is ---
 
     def recipe(self, name: str) -> Recipe:
-        """Return a recipe by name."""
-        return self.study.recipes[name]
+        """Return a recipe by name, a member of a sweep too."""
+        return self.study.all_recipes[name]
+
+    def population(self, name: str) -> str:
+        """Return the sweep that a recipe is a member of, or nothing: it is one of the study's own."""
+        return self.study.members[name][0] if name in self.study.members else ""
+
+    @cached_property
+    def recipes(self) -> list[str]:
+        """Every recipe: the study's own, then the members of its sweeps."""
+        return list(self.study.all_recipes)
+
+    @cached_property
+    def own_recipes(self) -> list[str]:
+        """The recipes of the study file, without the members of sweeps."""
+        return list(self.study.recipes)
+
+    @cached_property
+    def network_recipes(self) -> list[str]:
+        """The recipes that have networks, and so weights and a history."""
+        return [name for name in self.recipes if self.recipe(name).task != "noise"]
+
+    @cached_property
+    def noise_recipes(self) -> list[str]:
+        """The recipes whose features are drawn at random."""
+        return [name for name in self.recipes if self.recipe(name).task == "noise"]
+
+    @cached_property
+    def population_recipes(self) -> list[str]:
+        """The recipes over which statistics are taken: members of sweeps, and classifiers."""
+        return [name for name in self.recipes if self.population(name) or self.recipe(name).task == "classify"]
 
     def seeds(self, recipe: str) -> list[int]:
         """Return a recipe's seeds, in the study's order: one that is added at the end leaves full blocks alone."""
@@ -48,17 +80,15 @@ class Plan:
         """Return a recipe's blocks of seeds."""
         return blocks_of(self.seeds(recipe), self.recipe(recipe).block)
 
-    @cached_property
-    def runs(self) -> list[str]:
-        """The runs: recipes with a block of seeds, as paths below the study's results."""
-        return [
-            f"runs/{recipe}/block-{block}" for recipe in self.study.recipes for block in range(len(self.blocks(recipe)))
-        ]
+    def runs(self, recipes: list[str] | None = None) -> list[str]:
+        """List the runs of all recipes, or of some: a recipe's blocks of seeds, as paths below the study's results."""
+        names = self.recipes if recipes is None else recipes
+        return [f"runs/{recipe}/block-{block}" for recipe in names for block in range(len(self.blocks(recipe)))]
 
     @cached_property
     def used_datasets(self) -> list[str]:
         """The data sets that some recipe uses, in the study's order."""
-        used = {recipe.dataset for recipe in self.study.recipes.values()}
+        used = {recipe.dataset for recipe in self.study.all_recipes.values()}
         return [name for name in self.study.datasets if name in used]
 
     @cached_property
@@ -73,6 +103,33 @@ class Plan:
     def kind(self, dataset: str) -> str:
         """Return the kind of a data set."""
         return self.study.datasets[dataset].kind
+
+    def n_classes(self, dataset: str) -> int:
+        """Return K, a data set's number of classes."""
+        section = self.study.datasets[dataset]
+        if isinstance(section, Orthonormal):
+            return section.classes
+        return PUBLISHED[section.kind].n_classes if isinstance(section, Downloaded) else DIGITS_CLASSES
+
+    def n_samples(self, dataset: str) -> dict[str, int]:
+        """Return the size of each split, and of both together."""
+        section = self.study.datasets[dataset]
+        if isinstance(section, Orthonormal):
+            n_train, n_test = section.samples_per_class * section.classes, 0
+        else:
+            if isinstance(section, Downloaded):
+                n_train, n_test = PUBLISHED[section.kind].n_train, PUBLISHED[section.kind].n_test
+            else:
+                n_test = math.ceil(section.test_fraction * DIGITS_SAMPLES)
+                n_train = DIGITS_SAMPLES - n_test
+            n_train, n_test = min(n_train, section.train_limit or n_train), min(n_test, section.test_limit or n_test)
+        return {"train": n_train, "test": n_test, "all": n_train + n_test}
+
+    def sample_set_size(self, dataset: str) -> int:
+        """Return how many samples' features are compared."""
+        sample_set = self.study.datasets[dataset].sample_set
+        n = self.n_samples(dataset)[sample_set.split]
+        return min(n, sample_set.limit or n)
 
     def layers(self, recipe: str) -> list[str]:
         """Return the layers that are dumped, shallowest first."""
@@ -89,10 +146,12 @@ class Plan:
         """Return what a recipe's training lowers; nothing if it is not trained."""
         section = self.recipe(recipe)
         match section.task:
-            case "untrained":
+            case "untrained" | "noise":
                 return None
             case "reconstruct" | "denoise":
                 return "mse"
+            case "simclr" | "supcon":
+                return section.task
             case _:
                 return section.loss or "cross-entropy"
 
@@ -119,10 +178,17 @@ class Plan:
             "threads": section.threads,
         }
 
+    def _contrast(self, recipe: str) -> dict[str, Any] | None:
+        """Return the contrastive tasks' section, which may be left to its defaults; nothing for the others."""
+        section = self.recipe(recipe)
+        if section.task not in CONTRASTIVE:
+            return None
+        return (section.contrast or Contrast()).model_dump()
+
     def train_run(self, recipe: str, block: int) -> dict[str, Any]:
         """Everything that decides a run's weights, apart from its data."""
         section = self.recipe(recipe)
-        trained = section.task != "untrained"
+        trained = section.schedule is not None
         return normalised(
             self._run(recipe, block)
             | {
@@ -131,6 +197,8 @@ class Plan:
                 "loss": self.loss(recipe),
                 "output_scale": section.output_scale,
                 "noise": section.noise,
+                "augmentation": section.augmentation.model_dump() if section.augmentation else None,
+                "contrast": self._contrast(recipe),
                 "optimiser": (section.optimiser.model_dump() if section.optimiser else DEFAULT_OPTIMISER)
                 if trained
                 else None,
@@ -138,17 +206,34 @@ class Plan:
             }
         )
 
+    def _dump(self, recipe: str, block: int, layers: list[str]) -> dict[str, Any]:
+        section = self.recipe(recipe)
+        contrast = self._contrast(recipe)
+        return self._run(recipe, block) | {
+            "layers": layers,
+            "pooling": section.pooling if section.model.kind in architectures.CONVOLUTIONAL_KINDS else None,
+            "projection": {key: contrast[key] for key in ("hidden", "width")} if contrast else None,
+            "sample_set": self.study.datasets[section.dataset].sample_set.model_dump(),
+        }
+
     def dump_features(self, recipe: str, block: int) -> dict[str, Any]:
         """Which layers of which networks are seen on which samples."""
-        section = self.recipe(recipe)
-        return normalised(
-            self._run(recipe, block)
-            | {
-                "layers": self.layers(recipe),
-                "pooling": section.pooling if section.model.kind in architectures.CONVOLUTIONAL_KINDS else None,
-                "sample_set": self.study.datasets[section.dataset].sample_set.model_dump(),
-            }
-        )
+        return normalised(self._dump(recipe, block, self.layers(recipe)))
+
+    def dump_ends(self, recipe: str, block: int) -> dict[str, Any]:
+        """Which networks' feature layer is seen, at its ends, on which samples and how many held-out ones."""
+        held_out = self.study.analysis.held_out
+        return normalised(self._dump(recipe, block, [self.feature_layer(recipe)]) | {"held_out": held_out})
+
+    def draw_noise(self, recipe: str, block: int) -> dict[str, Any]:
+        """How many features are drawn at random, for which samples."""
+        spec = self.dump_ends(recipe, block)
+        keys = ("recipe", "block", "dataset", "seeds", "model", "layers", "sample_set", "held_out", "threads")
+        return {key: spec[key] for key in sorted(keys)}
+
+    def probe_run(self) -> dict[str, Any]:
+        """How the linear probe is fitted."""
+        return normalised(self.study.analysis.probe.model_dump())
 
     def decompose_features(self) -> dict[str, Any]:
         """How much of each spectrum is kept."""
@@ -158,36 +243,96 @@ class Plan:
         """How layers are measured."""
         return normalised(self.study.analysis.measures.model_dump())
 
+    def _facts(self, recipe: str, *keys: str) -> dict[str, Any]:
+        """Return what the stages that see all runs may know of a recipe."""
+        section = self.recipe(recipe)
+        facts = {
+            "name": recipe,
+            "dataset": section.dataset,
+            "task": section.task,
+            "kind": section.model.kind,
+            "model": section.model.model_dump(),
+            "loss": self.loss(recipe),
+            "layers": self.layers(recipe),
+            "feature_layer": self.feature_layer(recipe),
+            "blocks": len(self.blocks(recipe)),
+            "population": self.population(recipe),
+            "epochs": section.schedule.epochs if section.schedule else 0,
+            "n_seeds": len(self.seeds(recipe)),
+        }
+        return {key: facts[key] for key in keys}
+
+    def _about(self, recipes: list[str], *keys: str) -> dict[str, Any]:
+        return {
+            "datasets": self.used_datasets,
+            "recipes": [self._facts(name, *keys) for name in recipes],
+        }
+
+    @cached_property
+    def references(self) -> list[str]:
+        """The recipes whose last steps all steps are compared with."""
+        return self.study.analysis.angles.references or self.own_recipes
+
     def compare_runs(self) -> dict[str, Any]:
-        """Which layer of which recipe is compared, and how the nulls are drawn."""
-        recipes = [
+        """Which layer of which recipe is compared, with what, and how the nulls are drawn."""
+        keys = ("name", "dataset", "feature_layer", "blocks", "population", "task")
+        angles = self.study.analysis.angles.model_dump() | {"references": self.references}
+        return normalised(angles | self._about(self.recipes, *keys))
+
+    def compare_subspaces(self) -> dict[str, Any]:
+        """Which layers' subspaces are compared, and how the null is drawn."""
+        subspaces = self.study.analysis.subspaces.model_dump()
+        return normalised(
+            subspaces | self._about(self.own_recipes, "name", "dataset", "feature_layer", "blocks", "task")
+        )
+
+    def tabulate_entries(self) -> dict[str, Any]:
+        """Which P-vectors' entries are described, and when."""
+        entries = self.study.analysis.entries.model_dump()
+        return normalised(entries | self._about(self.own_recipes, "name", "dataset", "feature_layer", "blocks", "task"))
+
+    def compare_similarity(self) -> dict[str, Any]:
+        """Which runs the baselines compare."""
+        return normalised(self._about(self.own_recipes, "name", "dataset", "blocks", "task"))
+
+    def assess_sensitivity(self) -> dict[str, Any]:
+        """Which runs are compared on parts of their features, and which parts."""
+        keys = ("name", "dataset", "blocks", "task", "kind", "model", "layers", "feature_layer")
+        return normalised(self.study.analysis.sensitivity.model_dump() | self._about(self.own_recipes, *keys))
+
+    def correlate_population(self) -> dict[str, Any]:
+        """Over which recipes statistics are taken, and how they are tested."""
+        keys = ("name", "dataset", "task", "kind", "feature_layer", "population", "blocks")
+        return normalised(self.study.analysis.statistics.model_dump() | self._about(self.population_recipes, *keys))
+
+    def test_claims(self) -> dict[str, Any]:
+        """What the ledger needs to know of the study to choose and judge the claims' numbers."""
+        keys = ("name", "dataset", "task", "kind", "model", "epochs", "n_seeds", "population")
+        datasets = [
             {
                 "name": name,
-                "dataset": section.dataset,
-                "feature_layer": self.feature_layer(name),
-                "blocks": len(self.blocks(name)),
+                "kind": self.kind(name),
+                "classes": self.n_classes(name),
+                "n_train": self.n_samples(name)["train"],
+                "n_samples": self.sample_set_size(name),
             }
-            for name, section in self.study.recipes.items()
+            for name in self.used_datasets
         ]
-        angles = self.study.analysis.angles.model_dump()
-        return normalised(angles | {"recipes": recipes, "datasets": self.used_datasets})
+        return normalised(
+            self._about(self.recipes, *keys)
+            | {
+                "study": self.study.study,
+                "ledgers": list(self.study.ledgers),
+                "references": self.references,
+                "permutations": self.study.analysis.angles.permutations,
+                "datasets": datasets,
+            }
+        )
 
     def tabulate_runs(self) -> dict[str, Any]:
         """What the run table says of each recipe."""
-        return normalised(
-            {
-                "recipes": [
-                    {
-                        "name": name,
-                        "dataset": section.dataset,
-                        "task": section.task,
-                        "kind": section.model.kind,
-                        "blocks": len(self.blocks(name)),
-                    }
-                    for name, section in self.study.recipes.items()
-                ]
-            }
-        )
+        keys = ("name", "dataset", "population", "task", "kind", "blocks")
+        return normalised({"recipes": self._about(self.network_recipes, *keys)["recipes"]})
 
     def plot(self, figure: str) -> dict[str, Any]:
         """What a figure needs to know: the recipes in the study's order, which decides their colours."""
@@ -195,20 +340,21 @@ class Plan:
             "angle_dynamics": ["task"],
             "training": ["task", "loss"],
             "spectra": ["feature_layer"],
+            "layers": [],
+            "explained_variance": ["task", "kind", "feature_layer"],
             "report": ["task"],
         }
-        facts = {
-            name: {
-                "name": name,
-                "dataset": section.dataset,
-                "task": section.task,
-                "loss": self.loss(name),
-                "feature_layer": self.feature_layer(name),
-            }
-            for name, section in self.study.recipes.items()
-        }
-        keys = ["name", "dataset", *also.get(figure, [])]
-        return normalised({"recipes": [{key: recipe[key] for key in keys} for recipe in facts.values()]})
+        keys = ["name", "dataset", *also.get(figure, ["task", "kind"])]
+        spec: dict[str, Any] = {"recipes": self._about(self.own_recipes, *keys)["recipes"]}
+        match figure:
+            case "explained_variance":
+                spec["n_classes"] = {name: self.n_classes(name) for name in self.used_datasets}
+            case "reference_angles" | "early_angles":
+                spec["references"] = self.references
+            case "data_angle_accuracy":
+                members = self._about(self.population_recipes, "name", "population", "kind", "dataset")
+                spec["populations"] = members["recipes"]
+        return normalised(spec)
 
     def write_report(self, command: str) -> dict[str, Any]:
         """What heads the report, which figures it shows, and the command that remakes them."""
@@ -220,7 +366,7 @@ class Plan:
                 "question": self.study.question,
                 "figures": list(self.study.figures),
                 # whose jobs' times count
-                "names": sorted({*self.study.recipes, *self.used_datasets, *map(self.kind, self.used_datasets)}),
+                "names": sorted({*self.recipes, *self.used_datasets, *map(self.kind, self.used_datasets)}),
             }
             | self.plot("report")
         )

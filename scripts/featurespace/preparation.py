@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from featurespace.catalogue import IdxLayout, PickleLayout, PublishedDataset, verified_content
+from featurespace.datasets import spread_evenly
 from featurespace.errors import FeaturespaceError
 from featurespace.stores import sample_hash
 
@@ -318,6 +319,15 @@ def orthonormality_residuals(values: np.ndarray) -> dict[str, float]:
 # --- scaling and assembly ---------------------------------------------------------------------------------------
 
 
+def limited_rows(labels: np.ndarray, split: np.ndarray, train_limit: int | None, test_limit: int | None) -> np.ndarray:
+    """Return the rows that a data set keeps of each split, ascending: all, or so many, evenly spread over classes."""
+    kept = []
+    for code, limit in ((TRAIN, train_limit), (TEST, test_limit)):
+        rows = np.flatnonzero(split == code)
+        kept.append(rows if limit is None else rows[spread_evenly(labels[rows], limit)])
+    return np.sort(np.concatenate(kept))
+
+
 def scaling_constants(images: np.ndarray, split: np.ndarray, scaling: str) -> tuple[float, float]:
     """Return offset and scale of the network input, (image / 255 − offset) / scale.
 
@@ -346,15 +356,17 @@ def assemble(
     class_names: Sequence[str],
     offset: float,
     scale: float,
+    sample_ids: np.ndarray | None = None,
     **attrs: Any,
 ) -> xr.Dataset:
-    """Put a data set into the form of `dataset.zarr`: sample ids are positions; images are uint8, values float64."""
+    """Put a data set into the form of `dataset.zarr`: images are uint8, values float64, ids positions if not given."""
     import xarray as xr
 
     name, dims = (
         ("image", ("sample", "channel", "height", "width")) if data.ndim == 4 else ("value", ("sample", "feature"))
     )
-    sample_ids = np.arange(len(labels), dtype=np.int64)
+    if sample_ids is None:
+        sample_ids = np.arange(len(labels), dtype=np.int64)
     return xr.Dataset(
         {
             name: (dims, data),
@@ -386,7 +398,7 @@ def prepare(spec: Mapping[str, Any], published: PublishedDataset | None, directo
     Parameters
     ----------
     spec
-        `kind`, `scaling`, and the kind's own keys.
+        `kind`, of images `scaling`, `train_limit` and `test_limit`, and the kind's own keys.
     published, directory
         Of a downloaded kind: its entry in the catalogue, and where its files are.
     """
@@ -397,10 +409,12 @@ def prepare(spec: Mapping[str, Any], published: PublishedDataset | None, directo
         names = [str(i) for i in range(spec["classes"])]
         split = np.full(len(labels), TRAIN, np.int8)
         residuals = orthonormality_residuals(values)
-        return assemble(spec["kind"], values, labels, split, names, 0.0, 1.0, made_by=dict(spec), **residuals)
+        return assemble(spec["kind"], values, labels, split, names, 0.0, 1.0, None, made_by=dict(spec), **residuals)
     if published is not None and directory is not None:
         images, labels, split, names = read_published(published, directory)
     else:
         images, labels, split, names = read_digits(spec["test_fraction"], spec["split_seed"])
+    rows = limited_rows(labels, split, spec["train_limit"], spec["test_limit"])
+    images, labels, split = images[rows], labels[rows], split[rows]
     offset, scale = scaling_constants(images, split, spec["scaling"])
-    return assemble(spec["kind"], images, labels, split, names, offset, scale, made_by=dict(spec))
+    return assemble(spec["kind"], images, labels, split, names, offset, scale, rows, made_by=dict(spec))

@@ -390,14 +390,15 @@ def run_rows(runs: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        headings (list of str), recipes (rows of pairs: text, and what stands beneath it) and seeds (rows of text).
-        Columns that no run has are left out.
+        headings (list of str), recipes (rows of pairs: text, and what stands beneath it), seeds (rows of text) and
+        populations (a dict a sweep). Columns that no run has are left out.
     """
     shown = [column for column in RUN_COLUMNS if runs[column[1]].notna().any()]
     stops = runs["converged"].notna().any()
     headings = [heading for heading, *_ in shown] + (["Converged"] if stops else [])
     recipes, seeds = [], []
-    for name, group in runs.groupby("recipe", sort=False):
+    own = runs[runs["population"].fillna("") == ""]
+    for name, group in own.groupby("recipe", sort=False):
         facts = [str(group[column].iloc[0]) for column in ("dataset", "task", "model")]
         n_parameters = f"{int(group['n_parameters'].iloc[0]):,}".replace(",", "\u202f")
         low, high = group["epochs"].min(), group["epochs"].max()
@@ -416,7 +417,117 @@ def run_rows(runs: pd.DataFrame) -> dict[str, Any]:
                 converged = run["converged"]
                 one.append("–" if pd.isna(converged) else "no" if str(converged) == "False" else "yes")
             seeds.append([str(name), str(run["seed"]), str(run["steps"]), f"{run['epochs']:g}", *one])
-    return {"headings": headings, "recipes": recipes, "seeds": seeds}
+    return {"headings": headings, "recipes": recipes, "seeds": seeds, "populations": _populations(runs)}
+
+
+def _populations(runs: pd.DataFrame) -> list[dict[str, str]]:
+    """Sum up the members of each sweep: how many there are, and how far apart their accuracies."""
+    rows = []
+    members = runs[runs["population"].fillna("") != ""]
+    for name, group in members.groupby("population", sort=False):
+        accuracy = group.groupby("recipe")["test_accuracy"].mean()
+        rows.append(
+            {
+                "name": str(name),
+                "dataset": str(group["dataset"].iloc[0]),
+                "model": str(group["model"].iloc[0]),
+                "n_settings": str(group["recipe"].nunique()),
+                "n_seeds": str(group["seed"].nunique()),
+                "accuracy": f"{accuracy.min():.1%} to {accuracy.max():.1%}",
+            }
+        )
+    return rows
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+VERDICTS = ("reproduced", "explained by the mean", "not reproduced", "not determined", "not run")
+ROWS = {
+    "P0": "What is measured is what is meant",
+    "P1": "Samples and sizes",
+    "P2": "Training",
+    "P3": "Trained networks against each other",
+    "P4": "Over training, against trained networks",
+    "P5": "The first iterations",
+    "P6": "The angle to the data, and accuracy",
+    "P7": "The angle to the data as an indicator of accuracy",
+    "P8": "Spectra",
+    "P9": "Entries of the P-vectors",
+    "P10": "Beyond the first vector",
+    "C1": "Control: the mean",
+    "C2": "Control: permutations of the samples",
+    "C3": "Control: untrained networks, and noise",
+    "C4": "Control: shuffled labels",
+    "C5": "Control: samples that do not match",
+    "C6": "Control: what established measures say",
+    "C7": "Control: choices that should not matter",
+    "C8": "The ledger itself",
+}
+
+
+def number(value: Any) -> str:
+    """Write a measured number for a reader, in three digits or so."""
+    if value is None or pd.isna(value):
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}·10^{int(exponent)}"
+
+
+def _line(line: Mapping[str, Any]) -> dict[str, str]:
+    """Write what one line of the ledger measured: the number, its interval, its null, and whether it passes."""
+    low, high = line["low"], line["high"]
+    spread = "" if pd.isna(low) or pd.isna(high) or low == high else f"{number(low)} to {number(high)}"
+    passes = line["passes"]
+    return {
+        "measured": number(line["measured"]),
+        "interval": spread,
+        "null": "" if pd.isna(line["null"]) else number(line["null"]),
+        "passes": "" if pd.isna(passes) else "no" if str(passes).lower() == "false" else "yes",
+    }
+
+
+def ledger(claims: pd.DataFrame) -> list[dict[str, Any]]:
+    """Prepare the ledger: its rows in their order, with the claims of each.
+
+    Parameters
+    ----------
+    claims
+        `claims.csv`: a line a claim, setting and centring.
+
+    Returns
+    -------
+    list of dict
+        row, title, counts (by verdict, those that occur) and claims: title, source, published, threshold, verdict,
+        convention, setting, evidence, and `raw`, `centred` or `other` (measured, interval, null, passes).
+    """
+    groups = []
+    order = [row for row in ROWS if row in set(claims["row"])]
+    for row in [*order, *(row for row in dict.fromkeys(claims["row"]) if row not in ROWS)]:
+        entries = []
+        for _, lines in claims[claims["row"] == row].groupby(["claim", "setting"], sort=False, dropna=False):
+            first = lines.iloc[0]
+            entry: dict[str, Any] = {
+                key: "" if pd.isna(first[key]) else str(first[key])
+                for key in ("claim", "title", "source", "published", "threshold", "verdict", "convention", "setting")
+            }
+            for _, line in lines.iterrows():
+                centring = line["centring"] if line["centring"] in CENTRINGS else "other"
+                entry[centring] = _line(line)
+            evidence = [text for text in lines["evidence"] if isinstance(text, str) and text]
+            entry["evidence"] = list(dict.fromkeys(evidence))
+            entries.append(entry)
+        counts = {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS}
+        groups.append(
+            {
+                "row": row,
+                "title": ROWS.get(row, ""),
+                "counts": {verdict: n for verdict, n in counts.items() if n},
+                "claims": entries,
+            }
+        )
+    return groups
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -438,6 +549,7 @@ def write_html(
     figures: Sequence[FigureEntry],
     tables: Mapping[str, pd.DataFrame],
     runs: pd.DataFrame,
+    claims: pd.DataFrame | None,
     study_yaml: str,
     times: Sequence[Mapping[str, Any]],
     environment: Mapping[str, str],
@@ -453,6 +565,8 @@ def write_html(
         The figures in their order, and the tables behind them by name.
     runs
         `runs.csv`.
+    claims
+        `claims.csv`, if the study tests any.
     study_yaml
         The study as it was understood.
     times, environment
@@ -479,6 +593,10 @@ def write_html(
         runs=run_rows(runs),
         several_seeds=_several_seeds(runs),
         n_runs=len(runs),
+        n_recipes=runs["recipe"].nunique(),
+        ledger=[] if claims is None else ledger(claims),
+        verdicts=VERDICTS,
+        claims_csv=f"{results}/tables/claims.csv",
         study_yaml=study_yaml,
         timings=times,
         total_s=sum(row["total_s"] for row in times),

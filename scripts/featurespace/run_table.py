@@ -7,9 +7,11 @@ import pandas as pd
 
 from featurespace.errors import FeaturespaceError
 
+METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "relative_loss", "weight_norm")
 COLUMNS = (
     "dataset",
     "recipe",
+    "population",
     "task",
     "model",
     "seed",
@@ -17,11 +19,7 @@ COLUMNS = (
     "n_parameters",
     "steps",
     "epochs",
-    "train_loss",
-    "train_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "relative_loss",
+    *METRICS,
     "converged",
 )
 
@@ -40,13 +38,15 @@ def tabulate_runs(
         `steps`, `epochs` (lists of what was kept) and `converged` (true, false, or null where no loss was to be
         reached).
     recipes
-        The study's recipes in order, each with name, dataset, task and kind.
+        The study's recipes in order, each with name, dataset, population (the sweep it is a member of, or empty), task
+        and kind. Those without networks, and so without a history, need not be among them.
 
     Returns
     -------
     DataFrame
-        One row a recipe and seed, with the columns of `COLUMNS`: losses as trained, accuracy in 0..1, `converged`
-        True, False or missing. Ordered by recipe as in the study, then by seed.
+        One row a recipe and seed, with the columns of `COLUMNS`: losses as trained, accuracy in 0..1, `weight_norm` the
+        Frobenius norm of all parameters, `converged` True, False or missing. Ordered by recipe as in the study, then
+        by seed.
 
     Raises
     ------
@@ -71,6 +71,7 @@ def tabulate_runs(
                     "_position": position,
                     "dataset": recipe["dataset"],
                     "recipe": name,
+                    "population": recipe["population"],
                     "task": recipe["task"],
                     "model": recipe["kind"],
                     "seed": seed,
@@ -78,7 +79,7 @@ def tabulate_runs(
                     "n_parameters": digest["n_parameters"],
                     "steps": digest["steps"][str(seed)][-1],
                     "epochs": digest["epochs"][str(seed)][-1],
-                    **{key: last[key] for key in COLUMNS[9:14]},
+                    **{key: last[key] for key in METRICS},
                     "converged": digest["converged"][str(seed)],
                 }
             )

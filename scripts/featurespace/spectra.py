@@ -29,6 +29,7 @@ RESIDUAL_WARNING = 1e-8  # what is logged: beyond what Gram matrices of collapse
 CACHE_BYTES = 2**30  # a matrix up to this size is read once and kept on the device between passes
 
 _EPS = float(np.finfo(np.float64).eps)
+_ROUNDING = 64 * _EPS  # relative to a Frobenius norm: what a mean, or a product with it, may be by rounding alone
 _SIGN_TIE = 1e-6  # a vector this close to orthogonal to the ones vector gets its sign from its largest entry
 
 logger = logging.getLogger(__name__)
@@ -177,6 +178,9 @@ class Spectra:
     residual
         (2, vectors), ‖Xᵀu - σv‖ / σ_1, or with fewer samples than features ‖Xv - σu‖ / σ_1 (the other one is zero by
         construction); NaN where there is no vector. An error of the vector is at most about residual / relative gap.
+    angle_to_mean_deg
+        (2,), degrees in [0, 90]: of the first left vector to X m, where m is the mean row of the raw matrix and X is
+        raw or centred as the vector is. NaN where X m is zero to rounding, as when the mean is.
     """
 
     singular_values: np.ndarray
@@ -185,6 +189,7 @@ class Spectra:
     frobenius_norm: np.ndarray
     relative_gap: np.ndarray
     residual: np.ndarray
+    angle_to_mean_deg: np.ndarray
 
 
 def n_components(n_samples: int, n_features: int, vectors: int, whole: bool) -> int:
@@ -212,7 +217,7 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True) -> Spectra:
     -------
     Spectra
         Degenerate input has defined results: a zero matrix (a dead layer, or constant features once centred) has
-        zero singular values and gaps and NaN vectors.
+        zero singular values and gaps, and NaN vectors and angles.
 
     Raises
     ------
@@ -235,6 +240,7 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True) -> Spectra:
         frobenius_norm=np.array([moments.frobenius_norm[centring] for centring in CENTRINGS]),
         relative_gap=np.zeros((2, vectors)),
         residual=np.full((2, vectors), np.nan),
+        angle_to_mean_deg=np.full(2, np.nan),
     )
     for index, centring in enumerate(CENTRINGS):
         if moments.frobenius_norm[centring] > 0.0:
@@ -355,7 +361,10 @@ def _decompose_one(
             eigenvalues, eigenvectors = torch.linalg.eigh(gram)
             tail = eigenvalues.clamp(min=0.0).sqrt().flip(0)[wanted:]
             leading = eigenvectors.flip(1)[:, :wanted]
-    left, values, right = _rayleigh_ritz(rows, leading, centre, on_samples)
+    mean = moments.pivot + moments.shifted_mean
+    mean_size = float(torch.linalg.vector_norm(mean))
+    mean /= max(mean_size, torch.finfo(mean.dtype).tiny)
+    left, values, right, along_mean = _rayleigh_ritz(rows, leading, mean, centre, on_samples)
 
     largest = values[0]
     below = torch.cat([values[1:], values.new_zeros(1)])
@@ -372,7 +381,8 @@ def _decompose_one(
     left, right, values, below = left[:, :kept], right[:, :kept], values[:kept], below[:kept]
     # One of the two defining equations holds by construction; the other one is the certificate.
     if on_samples:
-        misfit = _times(rows, right, centre) - left * values
+        product = _times(rows, torch.cat([right, mean[:, None]], dim=1), centre)
+        misfit, along_mean = product[:, :-1] - left * values, product[:, -1]
     else:
         misfit = _transposed_times(rows, left, centre) - right * values
     residual = torch.linalg.vector_norm(misfit, dim=0)
@@ -383,19 +393,29 @@ def _decompose_one(
     result.right_vectors[index, :kept] = torch.where(exists, right * signs, undefined).T.cpu().numpy()
     result.relative_gap[index, :kept] = gap.cpu().numpy()
     result.residual[index, :kept] = torch.where(exists, residual / largest, undefined).cpu().numpy()
+    # A mean, or a product with it, that is no more than its rounding has no direction.
+    certain = n**0.5 * mean_size > _ROUNDING * moments.frobenius_norm["raw"]
+    if certain and float(torch.linalg.vector_norm(along_mean)) > _ROUNDING * moments.frobenius_norm[centring]:
+        result.angle_to_mean_deg[index] = _angle_deg(left[:, 0], along_mean)
     worst = float(torch.where(exists, residual / largest, 0.0).max())
     if worst > RESIDUAL_WARNING:
         logger.warning("%s, %s: singular vectors only good to a residual of %.1e", rows.name, centring, worst)
 
 
 def _rayleigh_ritz(
-    rows: Rows, start: torch.Tensor, centre: tuple[torch.Tensor, torch.Tensor] | None, on_samples: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rows: Rows,
+    start: torch.Tensor,
+    mean: torch.Tensor,
+    centre: tuple[torch.Tensor, torch.Tensor] | None,
+    on_samples: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Turn approximate right (or, `on_samples`, left) vectors into triplets, through X and not its square.
 
     The product of X with the start is orthonormalised, and the small triangular factor decomposed. That removes what
-    the Gram matrix's rounding has mixed among the leading vectors.
+    the Gram matrix's rounding has mixed among the leading vectors. Where X itself is applied here (not
+    `on_samples`) it is to the `mean` too, and that product, (n_samples,), comes last; it is empty otherwise.
     """
+    along_mean = mean.new_zeros(0)
     if on_samples:
         if centre is not None:
             start, _ = torch.linalg.qr(start - start.mean(dim=0))
@@ -403,17 +423,25 @@ def _rayleigh_ritz(
         inner, values, outer = torch.linalg.svd(triangle)
         right, left = image @ inner, start @ outer.T
     else:
-        product = _times(rows, start, centre)
+        product = _times(rows, torch.cat([start, mean[:, None]], dim=1), centre)
         if centre is not None:
             product = product - product.mean(dim=0)
-        image, triangle = torch.linalg.qr(product)
+        along_mean = product[:, -1]
+        image, triangle = torch.linalg.qr(product[:, :-1])
         inner, values, outer = torch.linalg.svd(triangle)
         left, right = image @ inner, start @ outer.T
     if centre is not None:
         left = left - left.mean(dim=0)
     left = left / torch.linalg.vector_norm(left, dim=0).clamp(min=_EPS)
     right = right / torch.linalg.vector_norm(right, dim=0).clamp(min=_EPS)
-    return left, values, right
+    return left, values, right, along_mean
+
+
+def _angle_deg(unit: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the angle in degrees between a unit vector and another one, up to sign: 2 atan2(|a - b|, |a + b|)."""
+    other = other / torch.linalg.vector_norm(other)
+    apart, together = torch.linalg.vector_norm(unit - other), torch.linalg.vector_norm(unit + other)
+    return float(torch.rad2deg(2 * torch.atan2(torch.minimum(apart, together), torch.maximum(apart, together))))
 
 
 def _times(rows: Rows, block: torch.Tensor, centre: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:

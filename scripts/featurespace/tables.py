@@ -10,19 +10,41 @@ import pandas as pd
 NAMES = (
     "dataset",
     "recipe",
+    "population",
     "layer",
     "centring",
+    "stage",
     "reference",
     "recipe_a",
     "recipe_b",
     "task",
     "model",
+    "kind",
     "panel",
     "measure",
     "split",
     "which",
+    "end",
+    "class_name",
+    "factor",
+    "level",
+    "relation",
+    "group",
+    "indicator",
+    "target",
+    "claim",
+    "row",
+    "title",
+    "source",
+    "statistic",
+    "published",
+    "threshold",
+    "convention",
+    "verdict",
+    "evidence",
+    "setting",
 )
-FLAGS = ("determined", "reliable", "converged")
+FLAGS = ("determined", "reliable", "converged", "passes")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -43,10 +65,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def read_tables(paths: str | Iterable[str]) -> pd.DataFrame:
-    """Read tables of one kind and stack them; one path or several."""
+    """Read tables of one kind and stack them; one path or several. Of none, the table has neither rows nor columns."""
     frames = [read_table(path) for path in ([paths] if isinstance(paths, str) else paths)]
     filled = [frame for frame in frames if not frame.empty]
-    return pd.concat(filled or frames[:1], ignore_index=True)
+    return pd.concat(filled or frames[:1], ignore_index=True) if frames else pd.DataFrame()
 
 
 def is_false(flags: pd.Series) -> pd.Series:

@@ -1,7 +1,7 @@
 """Training a run: one loop for every recipe, its kept weights, its history, and what it takes to go on after a kill.
 
 The data set sits on the device as it is stored; a batch is an index into it. S seeds that train together have their
-own batches, noise and labels, and their losses are added, so that no gradient of one reaches another.
+own batches, noise, labels and augmentations, and their losses are added, so that no gradient of one reaches another.
 
 Whatever is random is a function of (seed, recipe, purpose, epoch or step), never of what was drawn before: a resumed
 run needs no generator's state.
@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from featurespace.augmentation import augment
+from featurespace.contrast import nt_xent, supcon
 from featurespace.datasets import SPLITS, PreparedDataset
 from featurespace.errors import FeaturespaceError
 from featurespace.networks import build_network, initialise, scale_inputs, stacks_of
@@ -37,13 +40,13 @@ from featurespace.weights import step_file, write_tensors
 logger = logging.getLogger(__name__)
 
 # purposes of random numbers: their values enter every result
-INIT, ORDER, NOISE, LABELS, EVALUATION_NOISE = range(5)
+INIT, ORDER, NOISE, LABELS, EVALUATION_NOISE, AUGMENTATION, EVALUATION_AUGMENTATION, EVALUATION_ORDER = range(8)
 
 EVALUATION_ROWS = 256  # samples a forward pass when the whole split is evaluated
 CHECK_STEPS = 100  # losses are looked at this often, in bulk: a look at each would stop a GPU at every step
 SAVE_SECONDS = 5.0  # the state to resume from is written at kept steps, no more often than this
 
-METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "relative_loss")
+METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "relative_loss", "weight_norm")
 HISTORY_COLUMNS = ["dataset", "recipe", "block", "seed", "step", "epoch", "learning_rate", *METRICS]
 
 
@@ -83,6 +86,8 @@ class Timetable:
     learning_rate: float
     schedule: str
     final_fraction: float
+    milestones: tuple[int, ...]
+    drop_factor: float
 
     @property
     def n_batches(self) -> int:
@@ -97,9 +102,13 @@ class Timetable:
         """Return the learning rate of the update that starts from a step.
 
         cosine: lr (f + (1 - f) (1 + cos(π t / T)) / 2), from lr at step 0 to f lr after the last of T.
+        step: times the drop factor from the start of each milestone epoch on.
         """
         if self.schedule == "constant":
             return self.learning_rate
+        if self.schedule == "step":
+            n_drops = sum(step >= milestone * self.n_batches for milestone in self.milestones)
+            return self.learning_rate * self.drop_factor**n_drops
         cosine = (1 + math.cos(math.pi * step / self.n_steps)) / 2
         return self.learning_rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
 
@@ -109,20 +118,29 @@ def make_timetable(
 ) -> Timetable:
     """Lay out a recipe's training on `n_samples`; without a schedule there is only step 0."""
     if schedule is None or optimiser is None:
-        return Timetable((0, n_samples), 0, (0,), math.nan, "constant", 1.0)
-    n_batches = math.ceil(n_samples / (schedule["batch_size"] or n_samples))
+        return Timetable((0, n_samples), 0, (0,), math.nan, "constant", 1.0, (), 1.0)
+    bounds = _even_bounds(n_samples, schedule["batch_size"])
+    n_batches = len(bounds) - 1
     n_steps = schedule["epochs"] * n_batches
     kept = {0, n_steps}
     kept.update(range(0, n_steps, schedule["keep_every"] * n_batches))
     kept.update(max(1, round(fraction * n_batches)) for fraction in schedule["keep_early"])
     return Timetable(
-        bounds=tuple(n_samples * b // n_batches for b in range(n_batches + 1)),
+        bounds=bounds,
         n_steps=n_steps,
         kept=tuple(sorted(kept)),
         learning_rate=optimiser["learning_rate"],
         schedule=schedule["learning_rate_schedule"],
         final_fraction=schedule["final_fraction"],
+        milestones=tuple(schedule["milestones"]),
+        drop_factor=schedule["drop_factor"],
     )
+
+
+def _even_bounds(n_samples: int, batch_size: int | None) -> tuple[int, ...]:
+    """Cut samples into the fewest batches that are no larger than `batch_size`, as even as they can be."""
+    n_batches = math.ceil(n_samples / (batch_size or n_samples))
+    return tuple(n_samples * b // n_batches for b in range(n_batches + 1))
 
 
 # --- data and losses --------------------------------------------------------------------------------------------------
@@ -151,6 +169,22 @@ class Split:
     def inputs(self, rows: Tensor | slice, dtype: torch.dtype) -> Tensor:
         """Return network inputs of some rows: rows (S, B) gives (S, B, *input shape)."""
         return scale_inputs(self.stored[rows], self.offset, self.scale, dtype)
+
+    def augmented(
+        self,
+        rows: Tensor,
+        dtype: torch.dtype,
+        options: Mapping[str, Any],
+        generators: Sequence[torch.Generator],
+        n_views: int,
+    ) -> Tensor:
+        """Return network inputs of images changed at random, independently in each view and by each seed's generator.
+
+        Rows (S, B) give (S, n_views B, *input shape): all first views, then all second ones.
+        """
+        pixels = (self.stored[rows].to(dtype) / 255).repeat(1, n_views, 1, 1, 1)
+        changed = [augment(images, options, generator) for images, generator in zip(pixels, generators, strict=True)]
+        return (torch.stack(changed) - self.offset) / self.scale
 
 
 def _load_splits(
@@ -254,7 +288,18 @@ class Trainer:
         self.loss: str = spec["loss"] or "cross-entropy"  # an untrained network is still evaluated
         self.train, self.test = _load_splits(spec, dataset, seeds, device)
         self.timetable = make_timetable(spec["schedule"], spec["optimiser"], len(self.train))
-        self.network = build_network(spec["model"], dataset.input_shape, dataset.n_classes, len(seeds), self.dtype)
+        contrast = spec["contrast"]
+        self.n_views = 2 if contrast else 1
+        self.network = build_network(
+            spec["model"],
+            dataset.input_shape,
+            dataset.n_classes,
+            len(seeds),
+            self.dtype,
+            projection={key: contrast[key] for key in ("hidden", "width")} if contrast else None,
+        )
+        if self._normalises_single_samples():
+            raise FeaturespaceError(f"schedule.batch_size: recipe {self.recipe!r} normalises batches of one sample")
         initialise(
             self.network,
             spec["init"]["scheme"],
@@ -285,8 +330,8 @@ class Trainer:
         pending: list[Tensor] = []  # losses (S,) not looked at yet
         order: Tensor | None = None  # (S, n_samples)
         if timetable.n_batches == 1:  # the full batch is always the same
-            everything = torch.arange(len(train), device=self.device).expand(len(self.seeds), -1)
-            clean, labels = train.inputs(everything, self.dtype), train.labels  # (S, n, ...), (S, n)
+            rows = torch.arange(len(train), device=self.device).expand(len(self.seeds), -1)  # (S, n)
+            clean, labels = train.inputs(rows, self.dtype), train.labels  # (S, n, ...), (S, n)
 
         end = timetable.n_steps
         self.network.train()
@@ -304,17 +349,22 @@ class Trainer:
                     if order is None or batch == 0:
                         order = self._order(epoch)
                     rows = order[:, timetable.bounds[batch] : timetable.bounds[batch + 1]]  # (S, B)
-                    clean, labels = train.inputs(rows, self.dtype), train.labels.gather(1, rows)
+                    labels = train.labels.gather(1, rows)
+                    if not spec["augmentation"]:
+                        clean = train.inputs(rows, self.dtype)
+                if spec["augmentation"]:
+                    sources = self._generators(AUGMENTATION, step)
+                    clean = train.augmented(rows, self.dtype, spec["augmentation"], sources, self.n_views)
                 inputs = clean
                 if spec["noise"]:
-                    sources = [_generator(seed, self.recipe, NOISE, step, self.device) for seed in self.seeds]
-                    inputs = _with_noise(clean, spec["noise"], sources)
+                    inputs = _with_noise(clean, spec["noise"], self._generators(NOISE, step))
 
                 # the forward pass moves running statistics, and a seed stops before it
                 unmoved = {} if stop_loss is None else {n: b.clone() for n, b in self.network.named_buffers()}
+                # both views of a batch go through the network as one, so that they share normalisation's statistics
                 prediction, _ = self.network(inputs)
                 prediction = spec["output_scale"] * prediction
-                losses = sample_losses(prediction, clean, labels, self.loss, self.reconstructs).mean(1)  # (S,)
+                losses = self._losses(prediction, clean, labels).mean(1)  # (S,)
                 pending.append(losses.detach())
 
                 if stop_loss is not None:
@@ -341,13 +391,28 @@ class Trainer:
         self._save(end, finished=True)
         return self._result(end, stop_loss)
 
+    def _losses(self, prediction: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
+        """Return each sample's loss, (S, B), or that of each view of a sample, (S, 2B)."""
+        if not self.spec["contrast"]:
+            return sample_losses(prediction, clean, labels, self.loss, self.reconstructs)
+        temperature = self.spec["contrast"]["temperature"]
+        if self.spec["task"] == "supcon":
+            return supcon(prediction, labels, temperature)
+        return nt_xent(prediction, temperature)
+
     def _order(self, epoch: int) -> Tensor:
         """Return each seed's order of the training samples in one epoch, (S, n_samples)."""
+        return self._permutations(len(self.train), ORDER, epoch)
+
+    def _permutations(self, n: int, purpose: int, index: int) -> Tensor:
         orders = [
-            np.random.default_rng(seed_sequence(seed, self.recipe, ORDER, epoch)).permutation(len(self.train))
+            np.random.default_rng(seed_sequence(seed, self.recipe, purpose, index)).permutation(n)
             for seed in self.seeds
         ]
         return torch.from_numpy(np.stack(orders)).to(self.device)
+
+    def _generators(self, purpose: int, index: int) -> list[torch.Generator]:
+        return [_generator(seed, self.recipe, purpose, index, self.device) for seed in self.seeds]
 
     # --- seeds that have converged ---
 
@@ -373,8 +438,13 @@ class Trainer:
     def _history(self, step: int) -> list[dict[str, Any]]:
         """Evaluate a step on both splits: one row a seed."""
         metrics = {name: np.full(len(self.seeds), np.nan) for name in METRICS}
-        metrics["train_loss"], metrics["train_accuracy"] = self._evaluate(self.train, 0)
-        metrics["test_loss"], metrics["test_accuracy"] = self._evaluate(self.test, 1)
+        if self.spec["contrast"]:
+            metrics["train_loss"] = self._evaluate_views(self.train, 0)
+            metrics["test_loss"] = self._evaluate_views(self.test, 1)
+        else:
+            metrics["train_loss"], metrics["train_accuracy"] = self._evaluate(self.train, 0)
+            metrics["test_loss"], metrics["test_accuracy"] = self._evaluate(self.test, 1)
+        metrics["weight_norm"] = self._weight_norm()
         if self.reconstructs:
             metrics["relative_loss"] = metrics["test_loss" if len(self.test) else "train_loss"] / self.baseline
         for s, seed in enumerate(self.seeds):
@@ -406,7 +476,7 @@ class Trainer:
             return nothing, nothing
         loss = torch.zeros(len(self.seeds), dtype=torch.float64, device=self.device)
         hits = torch.zeros(len(self.seeds), dtype=torch.int64, device=self.device)
-        sources = [_generator(seed, self.recipe, EVALUATION_NOISE, code, self.device) for seed in self.seeds]
+        sources = self._generators(EVALUATION_NOISE, code)
         self.network.eval()
         for start in range(0, len(split), EVALUATION_ROWS):
             rows = slice(start, start + EVALUATION_ROWS)
@@ -415,12 +485,40 @@ class Trainer:
             inputs = _with_noise(clean, self.spec["noise"], sources) if self.spec["noise"] else clean
             labels = split.labels[:, rows]
             prediction = self.spec["output_scale"] * self.network(inputs)[0]
-            loss += sample_losses(prediction, clean, labels, self.loss, self.reconstructs).sum(1, dtype=torch.float64)
+            loss += self._losses(prediction, clean, labels).sum(1, dtype=torch.float64)
             if not self.reconstructs:
                 hits += (prediction.argmax(2) == labels).sum(1)
         self.network.train()
         accuracy = nothing if self.reconstructs else hits.cpu().numpy() / len(split)
         return loss.cpu().numpy() / len(split), accuracy
+
+    @torch.no_grad()
+    def _evaluate_views(self, split: Split, code: int) -> np.ndarray:
+        """Return the mean contrastive loss, (S,), over a split in evaluation mode; NaN where there is none.
+
+        The loss of a sample depends on those it is contrasted with: batches are of the training's size, and they and
+        the two views are always the same, so that steps can be compared.
+        """
+        if not len(split):
+            return np.full(len(self.seeds), np.nan)
+        loss = torch.zeros(len(self.seeds), dtype=torch.float64, device=self.device)
+        order = self._permutations(len(split), EVALUATION_ORDER, code)  # samples may be stored class by class
+        sources = self._generators(EVALUATION_AUGMENTATION, code)
+        self.network.eval()
+        for start, end in pairwise(_even_bounds(len(split), self.spec["schedule"]["batch_size"])):
+            rows = order[:, start:end]
+            inputs = split.augmented(rows, self.dtype, self.spec["augmentation"], sources, self.n_views)
+            prediction = self.spec["output_scale"] * self.network(inputs)[0]
+            losses = self._losses(prediction, inputs, split.labels.gather(1, rows))
+            loss += losses.sum(1, dtype=torch.float64)
+        self.network.train()
+        return loss.cpu().numpy() / (self.n_views * len(split))
+
+    @torch.no_grad()
+    def _weight_norm(self) -> np.ndarray:
+        """Return the Frobenius norm of all parameters of each seed, (S,)."""
+        squares = [p.to(torch.float64).square().flatten(1).sum(1) for p in self.network.parameters()]
+        return torch.stack(squares).sum(0).sqrt().cpu().numpy()
 
     def _mean_image_loss(self) -> float:
         """Return the loss of predicting the mean training image, on the split that `relative_loss` is about."""
@@ -436,6 +534,12 @@ class Trainer:
         return total / split.stored.numel()
 
     # --- what can go wrong ---
+
+    def _normalises_single_samples(self) -> bool:
+        """Say whether batch normalisation would see a single sample in some step."""
+        if not self.timetable.n_steps or len(self.train) // self.timetable.n_batches * self.n_views > 1:
+            return False
+        return any(name.endswith("running_mean") for name, _ in self.network.named_buffers())
 
     def _require_finite(self, pending: list[Tensor], step: int) -> None:
         """Look at the losses of the updates before `step`, and forget them."""
@@ -574,8 +678,6 @@ def train_block(
     torch.set_num_threads(spec["threads"])
     n_train = int((np.asarray(dataset.split) == 0).sum())
     timetable = make_timetable(spec["schedule"], spec["optimiser"], n_train)
-    if spec["model"].get("batch_norm") and timetable.n_steps and n_train // timetable.n_batches < 2:
-        raise FeaturespaceError(f"schedule.batch_size: recipe {spec['recipe']!r} normalises batches of one sample")
     stacks = [
         Trainer(spec, dataset, seeds, device, folder, save_seconds).run()
         for seeds in stacks_of(spec["model"], spec["seeds"])

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import integrate, stats
+from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reference
@@ -85,18 +87,77 @@ def test_permutations_come_in_any_batch_and_from_the_seed(monkeypatch):
     assert np.array_equal(permutations, angles.draw_permutations(40, 19, seed=0))
     assert not np.array_equal(permutations, angles.draw_permutations(40, 19, seed=1))
     whole = angles.permutation_null(p, q, permutations)
-    monkeypatch.setattr(angles, "_BYTES", 8 * 40 * 4)
-    parts = angles.permutation_null(p, q, permutations)
-    np.testing.assert_allclose(parts.mean_deg, whole.mean_deg, rtol=1e-12)
-    np.testing.assert_array_equal(parts.p_value, whole.p_value)
+    for n_bytes in (8 * 40 * 4, 8 * 19 * 2, 1):
+        monkeypatch.setattr(angles, "_BYTES", n_bytes)
+        parts = angles.permutation_null(p, q, permutations)
+        np.testing.assert_allclose(parts.mean_deg, whole.mean_deg, rtol=1e-12)
+        np.testing.assert_allclose(parts.low_deg, whole.low_deg, rtol=1e-12)
+        np.testing.assert_array_equal(parts.p_value, whole.p_value)
 
 
-@pytest.mark.parametrize("mean", [2.0, 8.0])
-def test_the_mean_of_the_null_is_its_formula(mean):
-    p, q = unit_rows(2, 1500, mean), unit_rows(2, 1500, mean, seed=1)
-    formula = angles.null_formula_deg(angles.angle_to_ones_deg(p), angles.angle_to_ones_deg(q))
-    null = angles.permutation_null(p, q, angles.draw_permutations(1500, 400, seed=0))
+@pytest.mark.parametrize("n_permutations", [1, 2, 20, 21, 199])
+def test_the_low_percentile_is_interpolated_between_ranks(n_permutations):
+    p, q = unit_rows(3, 30), unit_rows(1, 30, seed=1)
+    permutations = angles.draw_permutations(30, n_permutations, seed=2)
+    null = angles.permutation_null(p, q, permutations)
+    drawn = [[reference.angle_deg(row, q[0][order]) for order in permutations] for row in p]
+    np.testing.assert_allclose(null.low_deg[:, 0], np.quantile(drawn, 0.05, axis=1), rtol=1e-9)
+
+
+def p_vectors_of_digits(centring: str) -> np.ndarray:
+    """Find the P-vectors of the digits themselves and of what random ReLU layers make of them."""
+    pixels = load_digits().data / 16
+    generator = np.random.default_rng(0)
+    layers = [np.maximum(pixels @ generator.normal(size=(64, 32)) + generator.normal(size=32), 0) for _ in range(4)]
+    return np.stack([reference.svd(features, centring)[0][:, 0] for features in (pixels, *layers)])
+
+
+def heavy_tailed_rows(kind: str, centring: str, n: int = 1797) -> np.ndarray:
+    generator = np.random.default_rng(3)
+    draw = {
+        "student": lambda size: generator.standard_t(4, size) + 1,
+        "lognormal": lambda size: generator.lognormal(size=size),
+    }
+    vectors = draw[kind](size=(5, n))
+    if centring == "centred":
+        vectors -= vectors.mean(axis=1, keepdims=True)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("centring", ["raw", "centred"])
+@pytest.mark.parametrize("kind", ["digits", "student", "lognormal"])
+def test_the_mean_of_the_null_is_its_formula(kind, centring):
+    p = p_vectors_of_digits(centring) if kind == "digits" else heavy_tailed_rows(kind, centring)
+    ones = angles.angle_to_ones_deg(p)
+    formula = angles.null_formula_deg(ones, ones[:2], p.shape[1])
+    null = angles.permutation_null(p, p[:2], angles.draw_permutations(p.shape[1], 1999, seed=0))
+    assert formula.shape == (5, 2)
     np.testing.assert_allclose(null.mean_deg, formula, atol=0.1)
+    if centring == "centred":
+        # The folding at 90 degrees is many times what is tolerated.
+        assert np.all(formula < 89.0)
+
+
+def test_the_formula_is_the_mean_over_a_normal_cosine():
+    ones, reference_ones, n = np.array([90.0, 60.0, 12.0, 1.0, 0.0]), np.array([90.0, 45.0, 2.0, 0.0]), 300
+    found = angles.null_formula_deg(ones, reference_ones, n)
+    for i, p in enumerate(np.radians(ones)):
+        for j, q in enumerate(np.radians(reference_ones)):
+            mean, deviation = np.cos(p) * np.cos(q), np.sin(p) * np.sin(q) / np.sqrt(n - 1)
+
+            def angle(z, mean=mean, deviation=deviation):
+                return np.arccos(min(abs(mean + z * deviation), 1.0)) * stats.norm.pdf(z)
+
+            kinks = [-mean / deviation] if deviation > 0 and mean < 8 * deviation else None
+            expected = np.degrees(integrate.quad(angle, -8, 8, points=kinks, limit=200, epsabs=1e-12)[0])
+            assert found[i, j] == pytest.approx(expected, abs=2e-3)
+    assert found[-1, -1] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_formula_of_a_missing_angle_is_missing():
+    found = angles.null_formula_deg(np.array([np.nan, 90.0]), np.array([90.0]), 50)
+    assert np.isnan(found[0, 0])
+    assert found[1, 0] < 90
 
 
 def test_p_values_of_unrelated_vectors_are_spread_out():
@@ -132,3 +193,12 @@ def test_principal_angles_of_known_planes():
     tilted = np.stack([basis[0], np.cos(1e-8) * basis[1] + np.sin(1e-8) * basis[3], basis[4]])
     found = np.radians(angles.principal_angles_deg(basis[:3], tilted))
     np.testing.assert_allclose(found, [0, 1e-8, np.pi / 2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-3, 0.3, 3.0])
+def test_the_largest_principal_angle_is_the_last_one(noise):
+    generator = np.random.default_rng(6)
+    a = np.linalg.qr(generator.normal(size=(80, 3)))[0].T
+    b = angles.orthonormal_basis(a + noise * generator.normal(size=a.shape) / np.sqrt(80))
+    found = angles.largest_principal_angle_deg(a, b)
+    assert found == pytest.approx(angles.principal_angles_deg(a, b)[-1], rel=1e-12, abs=1e-13)

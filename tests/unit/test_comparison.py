@@ -3,9 +3,8 @@
 import importlib
 import runpy
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,22 +12,21 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reference
+from synthetic_stores import N_SAMPLES, SCRIPTS, decompose, make_features, run_script
 
 from featurespace import comparison
 from featurespace.angles import draw_permutations
 from featurespace.comparison import (
     DYNAMICS_COLUMNS,
     PAIRS_COLUMNS,
-    LastStep,
+    Endpoint,
     Trajectory,
     compare_dynamics,
     compare_pairs,
 )
 from featurespace.measures import LayerMeasures
-from featurespace.stores import FeatureStore, FeatureWriter, read_group, store_draft, write_digest
+from featurespace.stores import FeatureStore, read_group
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-N_SAMPLES = 60
 IDENTITY = ["dataset", "recipe", "block", "seed", "step", "epoch", "layer", "depth"]  # how every table begins
 
 
@@ -40,7 +38,12 @@ def make_vectors(*shape: int, seed: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def make_network(recipe: str, seed: int, n_steps: int = 3) -> tuple[Trajectory, LastStep]:
+def make_endpoint(recipe: str, seed: int, vectors: np.ndarray, gaps: np.ndarray, **kind: bool) -> Endpoint:
+    """Take leading vectors, (2, k, n), as those of an endpoint."""
+    return Endpoint(recipe, seed, vectors[:, 0], gaps, lambda centring_index: vectors[centring_index], **kind)
+
+
+def make_network(recipe: str, seed: int, n_steps: int = 3) -> tuple[Trajectory, Endpoint]:
     trajectory = Trajectory(
         recipe=recipe,
         layer="hidden1",
@@ -52,13 +55,13 @@ def make_network(recipe: str, seed: int, n_steps: int = 3) -> tuple[Trajectory, 
     )
     others = make_vectors(2, seed=seed + 1000)
     leading = np.concatenate([trajectory.vectors[:, -1:], others], axis=1)
-    return trajectory, LastStep(recipe, seed, leading, trajectory.relative_gaps[:, -1])
+    return trajectory, make_endpoint(recipe, seed, leading, trajectory.relative_gaps[:, -1])
 
 
 @pytest.fixture
 def networks():
     pairs = [make_network(recipe, seed) for recipe in ("a", "bb") for seed in (0, 1)]
-    data = LastStep("data", 0, make_vectors(3, seed=9), np.array([0.5, 1e-4]))
+    data = make_endpoint("data", 0, make_vectors(3, seed=9), np.array([0.5, 1e-4]), is_data=True)
     return [trajectory for trajectory, _ in pairs], [*(last for _, last in pairs), data]
 
 
@@ -70,22 +73,36 @@ def test_dynamics_compare_every_step_with_every_last_step(networks):
     assert set(table["dataset"]) == {"digits"}
     mine = table[(table["recipe"] == "a") & (table["seed"] == 1) & (table["centring"] == "centred")]
     at_end = mine[mine["step"] == 20].set_index(["reference", "reference_seed"])
-    assert list(at_end.index) == [("a", 0), ("own", 1), ("bb", 0), ("bb", 1), ("data", 0)]
+    assert list(at_end.index) == [("own", 1), ("a", 0), ("bb", 0), ("bb", 1), ("data", 0)]
     assert (at_end["epoch"] == 1.0).all()
     own = at_end.loc[("own", 1)]
     assert own["angle_deg"] == 0
     assert own["cosine"] == pytest.approx(1, abs=1e-14)
     assert own["p_value"] == pytest.approx(1 / 40)
     other = at_end.loc[("bb", 0)]
-    p, q = trajectories[1].vectors[1, 2], references[2].vectors[1, 0]
+    p, q = trajectories[1].vectors[1, 2], references[2].vectors[1]
     assert other["angle_deg"] == pytest.approx(reference.angle_deg(p, q), rel=1e-12)
     assert other["correlation"] == pytest.approx(reference.correlation(p, q), abs=1e-12)
     assert other["angle_to_ones_deg"] == pytest.approx(90)
-    assert other["null_formula_deg"] == pytest.approx(90)
+    # A standard normal variable has a mean size of √(2/π).
+    assert other["null_formula_deg"] == pytest.approx(90 - np.degrees(np.sqrt(2 / np.pi / (N_SAMPLES - 1))), abs=0.05)
     assert other["determined"]
     to_data = at_end.loc[("data", 0)]
     assert to_data["relative_gap"] == 1e-4
     assert not to_data["determined"]
+
+
+@pytest.mark.parametrize("chosen", [[2, 3, 4], [4], []], ids=["one-recipe", "data", "none"])
+def test_dynamics_compare_with_the_chosen_references_and_the_own_last_step(networks, chosen):
+    trajectories, endpoints = networks
+    permutations = draw_permutations(N_SAMPLES, 19, 0)
+    references = [endpoints[i] for i in chosen]
+    table = compare_dynamics("digits", trajectories, references, permutations)
+    everything = compare_dynamics("digits", trajectories, endpoints, permutations)
+    named = [(endpoint.recipe, endpoint.seed) for endpoint in references]
+    wanted = [row.reference == "own" or (row.reference, row.reference_seed) in named for row in everything.itertuples()]
+    pd.testing.assert_frame_equal(table, everything[wanted].reset_index(drop=True), rtol=1e-10)
+    assert (table["reference"] == "own").sum() == 4 * 3 * 2
 
 
 def test_a_missing_vector_leaves_an_empty_row(networks):
@@ -114,15 +131,16 @@ def test_batches_do_not_change_the_table(networks, monkeypatch):
 
 
 def test_pairs_come_once(networks):
-    _, last_steps = networks
-    last_steps[3].vectors[0, 2] = np.nan
-    table = compare_pairs("digits", last_steps, draw_permutations(N_SAMPLES, 19, 0))
+    _, endpoints = networks
+    endpoints[3].read_basis(0)[2] = np.nan
+    table = compare_pairs("digits", "last", endpoints, draw_permutations(N_SAMPLES, 19, 0))
     assert list(table.columns) == PAIRS_COLUMNS
     assert len(table) == 2 * 10
+    assert set(table["stage"]) == {"last"}
     names = ["recipe_a", "seed_a", "recipe_b", "seed_b"]
     assert not table[["centring", *names]].duplicated().any()
     row = table.set_index(["centring", *names]).loc[("raw", "a", 1, "bb", 0)]
-    a, b = last_steps[1].vectors[0], last_steps[2].vectors[0]
+    a, b = endpoints[1].read_basis(0), endpoints[2].read_basis(0)
     assert row["angle_deg"] == pytest.approx(reference.angle_deg(a[0], b[0]), rel=1e-12)
     assert row["principal_angle_max_deg"] == pytest.approx(reference.principal_angles_deg(a.T, b.T)[-1], rel=1e-10)
     # Without all k vectors there is no subspace, but the P-vector is still there.
@@ -131,11 +149,45 @@ def test_pairs_come_once(networks):
     assert cut["angle_deg"].notna().all()
 
 
+def test_members_of_a_population_meet_data_alone(networks):
+    _, endpoints = networks
+    permutations = draw_permutations(N_SAMPLES, 19, 0)
+    everything = compare_pairs("digits", "last", endpoints, permutations)
+    crowd = [replace(endpoint, member=endpoint.recipe == "bb") for endpoint in endpoints]
+    table = compare_pairs("digits", "last", crowd, permutations)
+    dropped = (everything["recipe_b"] == "bb") | ((everything["recipe_a"] == "bb") & (everything["recipe_b"] != "data"))
+    assert len(table) == 2 * 5
+    pd.testing.assert_frame_equal(table, everything[~dropped].reset_index(drop=True), rtol=1e-10)
+
+
+def test_a_single_endpoint_has_no_pairs(networks):
+    table = compare_pairs("digits", "first", networks[1][:1], draw_permutations(N_SAMPLES, 9, 0))
+    assert table.empty
+    assert list(table.columns) == PAIRS_COLUMNS
+
+
+@pytest.mark.parametrize("kind", ["offset", "heavy-tailed"])
+def test_every_row_satisfies_the_identity(networks, kind):
+    trajectories, endpoints = networks
+    if kind == "heavy-tailed":
+        for trajectory in trajectories:
+            vectors = trajectory.vectors**3
+            trajectory.vectors[...] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    permutations = draw_permutations(N_SAMPLES, 9, 0)
+    dynamics = compare_dynamics("digits", trajectories, endpoints, permutations)
+    pairs = compare_pairs("digits", "last", endpoints, permutations)
+    for table in (dynamics, pairs):
+        a, b = np.radians(table["angle_to_ones_deg"]), np.radians(table["reference_angle_to_ones_deg"])
+        composed = np.cos(a) * np.cos(b) + table["correlation"] * np.sin(a) * np.sin(b)
+        np.testing.assert_allclose(composed, table["cosine"], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(np.cos(np.radians(table["angle_deg"])), table["cosine"], rtol=0, atol=1e-10)
+
+
 def test_pairs_say_what_dynamics_say(networks):
     trajectories, references = networks
     permutations = draw_permutations(N_SAMPLES, 19, 0)
     dynamics = compare_dynamics("digits", trajectories, references, permutations)
-    pairs = compare_pairs("digits", references, permutations)
+    pairs = compare_pairs("digits", "last", references, permutations)
     end = dynamics[(dynamics["step"] == 20) & (dynamics["reference"] == "data")]
     last = pairs[pairs["recipe_b"] == "data"]
     keys = ["centring", "recipe", "seed"]
@@ -148,21 +200,6 @@ def test_pairs_say_what_dynamics_say(networks):
 # --- the scripts ------------------------------------------------------------------------------------
 
 
-def run_script(name: str, spec: dict, **files: object) -> None:
-    """Run a rule's script as Snakemake would: `in_x=` and `out_x=` are its named inputs and outputs."""
-    inputs = {key.removeprefix("in_"): value for key, value in files.items() if key.startswith("in_")}
-    outputs = {key.removeprefix("out_"): value for key, value in files.items() if key.startswith("out_")}
-    job = SimpleNamespace(
-        input=SimpleNamespace(**inputs),
-        output=SimpleNamespace(**outputs),
-        params=SimpleNamespace(spec=spec),
-        config={"device": "cpu"},
-        threads=1,
-        log=[],
-    )
-    runpy.run_path(str(SCRIPTS / f"{name}.py"), {"snakemake": job}, run_name="__main__")
-
-
 @pytest.fixture(autouse=True)
 def stay_alive(monkeypatch):
     """Keep a script's ties to its parent process, and its logging, out of the test's."""
@@ -170,59 +207,24 @@ def stay_alive(monkeypatch):
     monkeypatch.setattr("featurespace.script._start_logging", lambda log: None)
 
 
-def make_features(folder: Path, recipe: str, layers: dict[str, int], *, n_seeds=1, n_steps=1, n_samples=N_SAMPLES):
-    """Write a feature store of random features and its digest."""
-    generator = np.random.default_rng(len(recipe))
-    labels = np.arange(n_samples) % 3
-    folder.mkdir(parents=True)
-    with store_draft(folder / "features.zarr") as draft:
-        writer = FeatureWriter(
-            draft,
-            layers=layers,
-            seeds=np.arange(n_seeds),
-            steps=np.arange(n_steps) * 5,
-            epochs=np.arange(n_steps) / 4,
-            sample_ids=np.arange(n_samples) + 7,
-            labels=labels,
-            attrs={
-                "dataset": "toy",
-                "recipe": recipe,
-                "block": 0,
-                "depths": {layer: 0 if layer == "input" else i + 1 for i, layer in enumerate(layers)},
-                "made_by": {},
-            },
-            chunk_bytes=800,
-        )
-        for layer, d in layers.items():
-            for i in range(n_seeds):
-                for j in range(n_steps):
-                    block = 2 + labels[:, None] + generator.normal(size=(n_samples, d))
-                    # The first step of the last layer is dead.
-                    dead = j == 0 and n_steps > 1 and layer == list(layers)[-1]
-                    writer.write(layer, i, j, 0, (block * (not dead)).astype(np.float32))
-    write_digest(folder / "features.zarr", folder / "features.json")
-
-
-def decompose(folder: Path, spectrum: str = "whole") -> None:
-    run_script(
-        "decompose_features",
-        {"vectors": 4, "spectrum": spectrum},
-        in_store=str(folder / "features.zarr"),
-        in_digest=str(folder / "features.json"),
-        out_store=str(folder / "spectra.zarr"),
-        out_digest=str(folder / "spectra.json"),
-        out_table=str(folder / "spectra.csv"),
-    )
-
-
-def compare(tmp_path: Path, runs: list[Path], data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compare(
+    tmp_path: Path,
+    runs: list[Path],
+    data: Path,
+    *,
+    references: list[str] | None = None,
+    populations: dict | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     recipe = {"dataset": "toy", "task": "classify", "feature_layer": "hidden2", "blocks": 1}
     run_script(
         "compare_runs",
         {
             "permutations": 19,
             "permutation_seed": 0,
-            "recipes": [recipe | {"name": run.name} for run in runs],
+            "references": references,
+            "recipes": [
+                recipe | {"name": run.name, "population": (populations or {}).get(run.name, "")} for run in runs
+            ],
             "datasets": ["toy"],
         },
         in_runs=[str(run / "spectra.zarr") for run in runs],
@@ -251,12 +253,19 @@ def test_decompose_features_stores_what_the_reference_finds(tmp_path, spectrum):
         np.testing.assert_array_equal(group["epoch"].sel(step=10), 0.5)
         for centring in ("raw", "centred"):
             here = group.sel(seed=1, step=10, centring=centring)
-            left, values, _ = reference.svd(store.matrix(layer, 1, 2), centring)
+            matrix = store.matrix(layer, 1, 2).astype(np.float64)
+            left, values, _ = reference.svd(matrix, centring)
             np.testing.assert_allclose(here["singular_value"], values[:components], rtol=1e-8)
             assert abs(here["left_vector"].to_numpy()[0] @ left[:, 0]) == pytest.approx(1, abs=1e-12)
+            along_mean = matrix @ matrix.mean(axis=0)
+            along_mean -= along_mean.mean() * (centring == "centred")
+            assert float(here["angle_to_mean_deg"]) == pytest.approx(
+                reference.angle_deg(left[:, 0], along_mean), rel=1e-8
+            )
     dead = read_group(folder / "spectra.zarr", "hidden2").isel(seed=0, step=0)
     assert not dead["singular_value"].any()
     assert dead["left_vector"].isnull().all()
+    assert dead["angle_to_mean_deg"].isnull().all()
 
     table = pd.read_csv(folder / "spectra.csv")
     assert list(table.columns[:8]) == IDENTITY
@@ -323,7 +332,8 @@ def test_compare_runs_from_stores_to_tables(tmp_path):
     # The dead first step has no P-vector.
     assert dynamics.loc[dynamics["step"] == 0, "angle_deg"].isna().all()
     assert not dynamics.loc[dynamics["step"] == 0, "determined"].any()
-    assert len(pairs) == 2 * 10
+    assert len(pairs) == 2 * 2 * 10
+    assert pairs.loc[pairs["stage"] == "first", "angle_deg"].isna().all()
 
     a = FeatureStore.open(runs[0] / "features.zarr").matrix("hidden2", 1, 2)
     b = FeatureStore.open(tmp_path / "data" / "features.zarr").matrix("input", 0, 0)
@@ -333,9 +343,51 @@ def test_compare_runs_from_stores_to_tables(tmp_path):
             & (pairs["seed_a"] == 1)
             & (pairs["recipe_b"] == "data")
             & (pairs["centring"] == centring)
+            & (pairs["stage"] == "last")
         ].iloc[0]
         p, q = reference.svd(a, centring)[0][:, 0], reference.svd(b, centring)[0][:, 0]
         assert row["angle_deg"] == pytest.approx(reference.angle_deg(p, q), rel=1e-9)
+
+
+def test_compare_runs_keeps_members_apart_and_takes_the_only_step_twice(tmp_path):
+    runs = [tmp_path / name for name in ("mlp", "untrained", "sweep-1")]
+    for run, n_steps in zip(runs, (3, 1, 2), strict=True):
+        make_features(run, run.name, {"hidden1": 9, "hidden2": 5}, n_seeds=2, n_steps=n_steps)
+        decompose(run)
+    make_features(tmp_path / "data", "data", {"input": 12})
+    decompose(tmp_path / "data")
+    dynamics, pairs = compare(
+        tmp_path, runs, tmp_path / "data", references=["untrained"], populations={"sweep-1": "sweep"}
+    )
+    assert set(dynamics["recipe"]) == {"mlp", "untrained"}
+    assert set(dynamics.loc[dynamics["recipe"] == "mlp", "reference"]) == {"own", "untrained", "data"}
+    assert dynamics.groupby(["recipe", "centring", "seed", "step"]).size().unique().tolist() == [4, 3]
+    of_member = pairs[(pairs["recipe_a"] == "sweep-1") | (pairs["recipe_b"] == "sweep-1")]
+    assert set(of_member["recipe_b"]) == {"data"}
+    assert set(of_member["stage"]) == {"last"}
+    assert len(of_member) == 2 * 2
+    assert len(pairs) == len(of_member) + 2 * 2 * 10
+    keys = ["centring", "recipe_a", "seed_a", "recipe_b", "seed_b"]
+    only = pairs[(pairs["recipe_a"] == "untrained") & pairs["recipe_b"].isin(["untrained", "data"])].set_index(keys)
+    first, last = (only[only["stage"] == stage].drop(columns="stage") for stage in ("first", "last"))
+    pd.testing.assert_frame_equal(first, last)
+    assert first["angle_deg"].notna().all()
+    # The first step of the trained network is dead, the last one is not.
+    of_mlp = pairs[pairs["recipe_a"] == "mlp"].groupby("stage")["angle_deg"].count()
+    assert of_mlp["first"] == 0
+    assert of_mlp["last"] == 2 * 7
+
+
+def test_a_study_of_members_alone_has_only_their_angles_to_the_data(tmp_path):
+    make_features(tmp_path / "sweep-1", "sweep-1", {"hidden2": 5}, n_steps=2)
+    make_features(tmp_path / "data", "data", {"input": 12})
+    for name in ("sweep-1", "data"):
+        decompose(tmp_path / name)
+    dynamics, pairs = compare(tmp_path, [tmp_path / "sweep-1"], tmp_path / "data", populations={"sweep-1": "sweep"})
+    assert dynamics.empty
+    assert list(dynamics.columns) == DYNAMICS_COLUMNS
+    assert pairs["stage"].tolist() == ["last"] * 2
+    assert pairs["seed_b"].dtype == np.int64
 
 
 def test_runs_over_other_samples_are_refused(tmp_path, capsys, caplog):
@@ -351,6 +403,6 @@ def test_runs_over_other_samples_are_refused(tmp_path, capsys, caplog):
 
 def test_the_modules_agree_on_the_order_of_centrings():
     # each has its own, so that an edit of one reruns no other stage; the arrays' axes depend on the order
-    modules = ("spectra", "comparison", "report", "figures.angle_dynamics", "figures.spectra")
+    modules = ("spectra", "comparison", "subspaces", "entries", "report", "figures.angle_dynamics", "figures.spectra")
     orders = [importlib.import_module(f"featurespace.{module}").CENTRINGS for module in modules]
     assert orders == [("raw", "centred")] * len(modules)

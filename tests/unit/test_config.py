@@ -98,6 +98,30 @@ BROKEN = [
     ("study", "../elsewhere", "study", "no name"),
     ("study", DELETE, "study", "missing"),
     ("keep_features", "yes", "keep_features", "boolean"),
+    ("datasets.digits.train_limit", 0, "datasets.digits.train_limit", "not 0"),
+    ("recipes.mlp.task", "simclr", "recipes.mlp.augmentation", "two views"),
+    ("recipes.mlp.augmentation", {"resized_crop": [0.9, 0.1]}, "recipes.mlp.augmentation.resized_crop", "least"),
+    ("recipes.mlp.augmentation", {"hue": 0.1}, "recipes.mlp.augmentation.hue", "no colour"),
+    ("recipes.mlp.contrast", {}, "recipes.mlp.contrast", "simclr and supcon"),
+    ("recipes.seen.augmentation", {}, "recipes.seen.augmentation", "untrained"),
+    ("recipes.mlp.schedule.milestones", [1], "recipes.mlp.schedule.milestones", "step"),
+    ("recipes.mlp.schedule.learning_rate_schedule", "step", "recipes.mlp.schedule.milestones", "needed"),
+    ("recipes.mlp.schedule.drop_factor", 0.5, "recipes.mlp.schedule.drop_factor", "step"),
+    ("recipes.seen.model", {"kind": "wide-resnet", "depth": 27}, "recipes.seen.model.depth", "6 n + 4"),
+    ("recipes.seen.model", {"kind": "resnet", "depth": 19}, "recipes.seen.model.depth", "19"),
+    ("recipes.seen.model", {"kind": "torchvision", "name": "resnet19"}, "recipes.seen.model.name", "'resnet18'"),
+    ("recipes.seen.model", {"kind": "noise"}, "recipes.seen.model.kind", "go together"),
+    ("recipes.mlp.task", "noise", "recipes.mlp.model.kind", "go together"),
+    ("recipes.seen.model", {"kind": "densenet", "blocks": [1] * 7}, "recipes.seen.model", "28 x 28"),
+    ("sweeps", {"many": {"base": "mpl", "vary": {"seeds": [1]}}}, "sweeps.many.base", "did you mean 'mlp'?"),
+    ("sweeps", {"many": {"base": "mlp", "vary": {}}}, "sweeps.many.vary", "empty"),
+    ("sweeps", {"many": {"base": "mlp", "vary": {"seeds": []}}}, "sweeps.many.vary.seeds", "empty"),
+    ("sweeps", {"many": {"base": "mlp", "vary": {"model.width": [1]}}}, "sweeps.many.vary", "did you mean 'widths'?"),
+    ("sweeps", {"many": {"base": "mlp", "vary": {"dataset": ["digit"]}}}, "sweeps.many", "did you mean 'digits'?"),
+    ("sweeps", {"m": {"base": "mlp", "vary": {"dataset.x": [1]}}}, "sweeps.m.vary", "no section"),
+    ("analysis", {"angles": {"references": ["mlb"]}}, "analysis.angles.references.0", "did you mean 'mlp'?"),
+    ("analysis", {"subspaces": {"dimensions": [7]}}, "analysis.subspaces.dimensions", "keeps 6"),
+    ("ledgers", ["p-vector"], "ledgers.0", "did you mean 'p-vectors'?"),
 ]
 
 
@@ -199,3 +223,72 @@ def test_the_study_that_the_readme_shows_is_valid():
     assert blocks
     for block in blocks:
         parse_study(yaml.safe_load(block.split("```")[0]), "README.md")
+
+
+# --- sweeps and sizes ---
+
+SWEPT = STUDY | {
+    "sweeps": {
+        "few": {
+            "base": "mlp",
+            "set": {"seeds": 2, "schedule.batch_size": 50},
+            "vary": {"model.widths": [[3], [5, 4]], "optimiser.learning_rate": [0.1, 1], "schedule.epochs": [3]},
+        }
+    }
+}
+
+
+def test_a_sweep_makes_every_combination_of_its_values_and_keeps_the_ends_only():
+    plan = Plan(parse_study(SWEPT))
+    assert plan.recipes == ["mlp", "seen", "few-01", "few-02", "few-03", "few-04"]
+    assert plan.own_recipes == ["mlp", "seen"]
+    settings = [
+        (plan.recipe(name).model.widths, plan.recipe(name).optimiser.learning_rate) for name in plan.recipes[2:]
+    ]
+    assert settings == [([3], 0.1), ([3], 1.0), ([5, 4], 0.1), ([5, 4], 1.0)]
+    for name in plan.recipes[2:]:
+        assert plan.population(name) == "few"
+        assert plan.seeds(name) == [0, 1]
+        schedule = plan.train_run(name, 0)["schedule"]
+        assert (schedule["epochs"], schedule["batch_size"], schedule["keep_every"]) == (3, 50, 3)
+        assert plan.dump_features(name, 0)["layers"] == [plan.feature_layer(name)]
+    assert plan.population("mlp") == ""
+    assert plan.population_recipes == ["mlp", "few-01", "few-02", "few-03", "few-04"]
+    # the base is as it was
+    assert plan.train_run("mlp", 0) == Plan(parse_study(STUDY)).train_run("mlp", 0)
+
+
+def test_a_name_that_a_sweep_makes_is_taken():
+    study = copy.deepcopy(SWEPT)
+    study["recipes"]["few-02"] = study["recipes"]["seen"]
+    with pytest.raises(FeaturespaceError, match=r"recipes\.few-02: a sweep makes a recipe of this name"):
+        parse_study(study)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sizes", "n_classes", "n_samples"),
+    [
+        ({"kind": "digits"}, (1347, 450), 10, 1347),
+        ({"kind": "digits", "train_limit": 100, "sample_set": {"split": "all", "limit": 400}}, (100, 450), 10, 400),
+        ({"kind": "cifar100", "test_limit": 7, "sample_set": {"split": "test"}}, (50_000, 7), 100, 7),
+        ({"kind": "orthonormal", "classes": 4, "samples_per_class": 5}, (20, 0), 4, 20),
+    ],
+    ids=["digits", "some digits", "cifar100", "orthonormal"],
+)
+def test_sizes_are_known_before_any_job(dataset, sizes, n_classes, n_samples):
+    study = copy.deepcopy(STUDY)
+    study["datasets"]["digits"] = dataset
+    plan = Plan(parse_study(study))
+    assert plan.n_samples("digits") == {"train": sizes[0], "test": sizes[1], "all": sum(sizes)}
+    assert plan.n_classes("digits") == n_classes
+    assert plan.sample_set_size("digits") == n_samples
+
+
+def test_digits_have_as_many_samples_as_the_plan_says():
+    from featurespace.plan import DIGITS_CLASSES, DIGITS_SAMPLES
+    from featurespace.preparation import read_digits
+
+    _, labels, split, names = read_digits(0.3, 0)
+    plan = Plan(parse_study(edited("datasets.digits.test_fraction", 0.3)))
+    assert (len(labels), len(names)) == (DIGITS_SAMPLES, DIGITS_CLASSES)
+    assert plan.n_samples("digits")["test"] == (split == 1).sum()

@@ -173,7 +173,14 @@ def run_script(monkeypatch, name: str, tmp_path: Path, spec: dict, outputs: dict
 @pytest.mark.parametrize("kind", ["digits", "orthonormal"])
 def test_the_scripts_make_what_consumers_read(tmp_path, monkeypatch, kind):
     spec = {
-        "digits": {"kind": "digits", "scaling": "standardise", "test_fraction": 0.25, "split_seed": 0},
+        "digits": {
+            "kind": "digits",
+            "scaling": "standardise",
+            "train_limit": None,
+            "test_limit": None,
+            "test_fraction": 0.25,
+            "split_seed": 0,
+        },
         "orthonormal": {
             "kind": "orthonormal",
             "scaling": "none",
@@ -226,7 +233,7 @@ def test_a_downloaded_kind_comes_from_the_configured_source(tmp_path, monkeypatc
         monkeypatch,
         "prepare_dataset",
         tmp_path,
-        {"kind": "fashion-mnist", "scaling": "unit"},
+        {"kind": "fashion-mnist", "scaling": "unit", "train_limit": None, "test_limit": None},
         {"store": store, "digest": digest},
         {"manifest": str(manifest)},
     )

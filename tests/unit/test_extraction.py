@@ -10,17 +10,19 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic_stores
 import torch
 import torch.nn.functional as F
 import xarray as xr
 
 from featurespace import extraction
 from featurespace.architectures import layer_names
-from featurespace.datasets import PreparedDataset
+from featurespace.datasets import PreparedDataset, select_sample_set
 from featurespace.errors import FeaturespaceError
+from featurespace.networks import build_network, initialise
 from featurespace.stores import FeatureStore, FeatureWriter, sample_hash, store_draft, write_digest, write_group
 from featurespace.training import train_block
-from featurespace.weights import KeptWeights, publish
+from featurespace.weights import KeptWeights, publish, step_file, write_tensors
 
 CPU = torch.device("cpu")
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -60,12 +62,16 @@ def recipe(model):
         "init": {"scheme": "default", "scale": 1.0},
         "loss": "mse" if model["kind"] == "autoencoder" else "cross-entropy",
         "output_scale": 1.0,
+        "augmentation": None,
+        "contrast": None,
         "optimiser": {"kind": "adam", "learning_rate": 1e-2, "weight_decay": 0.0},
         "schedule": {
             "epochs": 2,
             "batch_size": 40,
             "learning_rate_schedule": "constant",
             "final_fraction": 1.0,
+            "milestones": [],
+            "drop_factor": 0.2,
             "stop_loss": None,
             "keep_every": 1,
             "keep_early": [],
@@ -84,6 +90,7 @@ def dump_spec(spec, **changes):
         | {
             "layers": layer_names(spec["model"]),
             "pooling": "average",
+            "projection": None,
             "sample_set": {"split": "train", "limit": None},
         }
         | changes
@@ -96,21 +103,22 @@ def trained(model, dataset, folder):
     return KeptWeights(folder / "published", folder / "weights.json")
 
 
-def dumped(spec, dataset, weights, folder, chunk_bytes=2**20):
+def dumped(spec, dataset, weights, folder, chunk_bytes=2**20, steps=None):
     rows = np.flatnonzero(dataset.split == 0)
+    steps = weights.steps if steps is None else steps
     with store_draft(folder / "features.zarr") as draft:
         writer = FeatureWriter(
             draft,
             layers=extraction.layer_widths(spec, dataset),
             seeds=weights.seeds,
-            steps=weights.steps,
-            epochs=weights.epochs,
+            steps=steps,
+            epochs=[weights.epochs[weights.steps.index(step)] for step in steps],
             sample_ids=dataset.sample_ids[rows],
             labels=dataset.labels[rows],
             attrs=extraction.store_attributes(spec),
             chunk_bytes=chunk_bytes,
         )
-        extraction.dump_run(spec, dataset, rows, weights, writer, CPU)
+        extraction.dump_run(spec, dataset, rows, weights, steps, writer, CPU)
     return FeatureStore.open(folder / "features.zarr")
 
 
@@ -178,6 +186,35 @@ def test_some_layers_can_be_left_out(images, tmp_path):
     store = dumped(dump_spec(recipe(MODELS["cnn"]), layers=["conv2", "hidden"]), images, weights, tmp_path)
     assert store.layers == ("conv2", "hidden")
     assert store.attrs["depths"] == {"conv2": 2, "hidden": 3}
+
+
+def test_some_steps_can_be_left_out(images, tmp_path):
+    weights = trained(MODELS["mlp"], images, tmp_path)
+    spec = dump_spec(recipe(MODELS["mlp"]))
+    whole = dumped(spec, images, weights, tmp_path)
+    for name in ("some", "one"):
+        (tmp_path / name).mkdir()
+    some = dumped(spec, images, weights, tmp_path / "some", steps=[0, 4])
+    one = dumped(spec, images, weights, tmp_path / "one", steps=[4])
+    assert (list(some.steps), list(some.epochs), list(one.steps)) == ([0, 4], [0, 2], [4])
+    np.testing.assert_array_equal(some.matrix("hidden2", 1, 0), whole.matrix("hidden2", 1, 0))
+    np.testing.assert_array_equal(some.matrix("hidden2", 1, 1), whole.matrix("hidden2", 1, 2))
+    np.testing.assert_array_equal(one.matrix("hidden1", 0, 0), whole.matrix("hidden1", 0, 2))
+
+
+def test_a_projection_head_among_the_weights_is_loaded_and_left_aside(images, tmp_path):
+    model, head = MODELS["cnn"], {"hidden": 6, "width": 4}
+    network = build_network(model, images.input_shape, images.n_classes, 1, projection=head)
+    initialise(network, "default", 1.0, [torch.Generator().manual_seed(0)])
+    state = {name: tensor[0] for name, tensor in network.state_dict().items()}
+    write_tensors(tmp_path / "kept" / step_file(3, 0), state)
+    facts = {"recipe": "a-recipe", "seeds": [3], "steps": {"3": [0]}, "epochs": {"3": [0.0]}}
+    publish(tmp_path / "kept", tmp_path / "published", tmp_path / "weights.json", facts)
+    weights = KeptWeights(tmp_path / "published", tmp_path / "weights.json")
+    store = dumped(dump_spec(recipe(model), projection=head), images, weights, tmp_path)
+    x = images.inputs(images.split == 0, np.float64)
+    expected = features_by_hand(model, state, x)["hidden"]
+    np.testing.assert_allclose(store.matrix("hidden", 0, 0), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_that_is_not_there_is_refused(images):
@@ -248,15 +285,32 @@ def test_the_scripts_train_and_dump_from_stores_to_stores(images, tmp_path):
     history = pd.read_csv(block / "history.csv")
     pd.testing.assert_frame_equal(history, pd.DataFrame(expected.history), check_exact=True, check_dtype=False)
 
-    inputs = data | {"weights": weights["weights"], "weights_digest": weights["digest"]}
-    outputs = {"store": str(block / "features.zarr"), "digest": str(block / "features.json")}
-    done = run_script("dump_features.py", tmp_path, dump_spec(spec), inputs, outputs)
-    assert done.returncode == 0, done.stderr
-    store = FeatureStore.open(outputs["store"], outputs["digest"])
+    inputs = {f"in_{name}": path for name, path in data.items()}
+    inputs |= {"in_weights": weights["weights"], "in_weights_digest": weights["digest"]}
+    outputs = {"out_store": str(block / "features.zarr"), "out_digest": str(block / "features.json")}
+    synthetic_stores.run_script("dump_features", dump_spec(spec), **inputs, **outputs)
+    store = FeatureStore.open(block / "features.zarr", block / "features.json")
     assert list(store.sample_ids) == list(images.sample_ids[images.split == 0])
-    opened = xr.open_zarr(outputs["store"])
+    opened = xr.open_zarr(block / "features.zarr")
     assert opened["hidden2"].dims == ("seed", "step", "sample", "feature_hidden2")
     assert np.isfinite(opened["hidden2"].to_numpy()).all()
+
+    outputs = {"out_store": str(block / "ends.zarr"), "out_digest": str(block / "ends.json")}
+    synthetic_stores.run_script("dump_ends", dump_spec(spec, layers=["hidden2"], held_out=7), **inputs, **outputs)
+    ends = FeatureStore.open(block / "ends.zarr", block / "ends.json")
+    assert (ends.layers, list(ends.steps), list(ends.epochs)) == (("hidden2",), [0, 4], [0, 2])
+    n = ends.attrs["n_sample_set"]
+    assert ends.attrs["sample_set_hash"] == store.sample_hash
+    assert list(ends.sample_ids[:n]) == list(store.sample_ids)
+    held_out = images.sample_ids[select_sample_set(images, "test", 7)]
+    assert list(ends.sample_ids[n:]) == list(held_out)
+    for i in range(2):
+        np.testing.assert_allclose(ends.matrix("hidden2", i, 0)[:n], store.matrix("hidden2", i, 0), atol=1e-6)
+        np.testing.assert_allclose(ends.matrix("hidden2", i, 1)[:n], store.matrix("hidden2", i, 2), atol=1e-6)
+    kept = KeptWeights(weights["weights"], weights["digest"])
+    state = {name: tensor[0] for name, tensor in kept.read([8], 4).items()}
+    expected = features_by_hand(spec["model"], state, images.inputs(held_out // 3, np.float64))["hidden2"]
+    np.testing.assert_allclose(ends.matrix("hidden2", 1, 1)[n:], expected, rtol=1e-4, atol=1e-5)
 
     diverging = spec | {"optimiser": spec["optimiser"] | {"learning_rate": 1e30}}
     done = run_script("train_run.py", tmp_path, diverging, data, weights | {"history": str(block / "history.csv")})

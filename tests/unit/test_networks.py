@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from featurespace.architectures import layer_names
+from featurespace.architectures import layer_names, minimum_side
 from featurespace.errors import FeaturespaceError
 from featurespace.networks import BatchNorm, build_network, initialise, scale_inputs, stacks_of
 
@@ -17,12 +17,15 @@ MODELS = {
 }
 
 
+PROJECTIONS = {"as wide": {"hidden": None, "width": 4}, "wider": {"hidden": 9, "width": 4}}
+
+
 def generators(seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def initialised(model, shape, seeds, scheme="default", scale=1.0, dtype=torch.float32):
-    network = build_network(model, shape, n_classes=3, n_seeds=len(seeds), dtype=dtype)
+def initialised(model, shape, seeds, scheme="default", scale=1.0, dtype=torch.float32, projection=None):
+    network = build_network(model, shape, n_classes=3, n_seeds=len(seeds), dtype=dtype, projection=projection)
     initialise(network, scheme, scale, generators(seeds))
     return network
 
@@ -105,6 +108,19 @@ def test_default_initialisation_has_pytorch_s_bounds():
             assert ours.abs().mean().item() == pytest.approx(other.abs().mean().item(), rel=0.2)
 
 
+@pytest.mark.parametrize("name", ["mlp with batch norm", "linear", "cnn", "autoencoder"])
+def test_default_initialisation_draws_weight_and_bias_of_each_layer_in_turn(name):
+    state = initialised(MODELS[name], (1, 8, 8), [5]).state_dict()
+    generator = torch.Generator().manual_seed(5)
+    for key, tensor in state.items():
+        layer, _, kind = key.partition(".")
+        if layer.startswith("norm"):
+            assert torch.equal(tensor, torch.full_like(tensor, float(kind in ("weight", "running_var"))))
+            continue
+        bound = state[f"{layer}.weight"][0, 0].numel() ** -0.5
+        assert torch.equal(tensor[0], torch.empty(tensor.shape[1:]).uniform_(-bound, bound, generator=generator))
+
+
 @pytest.mark.parametrize("name", ["mlp", "linear", "cnn"])
 def test_orthogonal_initialisation_has_equal_singular_values_and_no_bias(name):
     seeds = [0] if name == "cnn" else [0, 1]
@@ -130,8 +146,45 @@ def test_inputs_are_pixels_in_the_unit_interval_or_values_as_they_are():
     assert torch.equal(scale_inputs(values, 0.0, 1.0, torch.float64), values)
 
 
+@pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=PROJECTIONS)
+@pytest.mark.parametrize("name", ["mlp", "mlp with batch norm", "cnn"])
+def test_projection_takes_the_classifier_s_place_and_leaves_the_encoder(name, projection):
+    x = torch.rand(1, 5, 1, 8, 8)
+    classifier = initialised(MODELS[name], (1, 8, 8), [0])
+    network = initialised(MODELS[name], (1, 8, 8), [0], projection=projection)
+    (_, expected), (prediction, taps) = classifier(x), network(x)
+    assert list(taps) == layer_names(MODELS[name])
+    for layer, tap in taps.items():
+        assert torch.equal(tap, expected[layer])
+    features = taps[layer_names(MODELS[name])[-1]][0]
+    assert network["projection"].weight.shape == (1, projection["hidden"] or features.shape[1], features.shape[1])
+    state = {key: tensor[0] for key, tensor in network.state_dict().items()}
+    hidden = (features @ state["projection.weight"].T + state["projection.bias"]).clamp(min=0)
+    torch.testing.assert_close(prediction[0], hidden @ state["output.weight"].T + state["output.bias"])
+    assert prediction.shape == (1, 5, 4)
+
+
+def test_projection_heads_of_stacked_seeds_are_the_single_ones():
+    x = torch.rand(2, 6, 5, dtype=torch.float64)
+    options = {"dtype": torch.float64, "projection": {"hidden": None, "width": 4}}
+    stacked = initialised(MODELS["mlp with batch norm"], (5,), [3, 4], **options)(x)[0]
+    for s, seed in enumerate([3, 4]):
+        single = initialised(MODELS["mlp with batch norm"], (5,), [seed], **options)(x[s : s + 1])[0]
+        torch.testing.assert_close(stacked[s : s + 1], single, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["linear", "autoencoder"])
+def test_a_projection_head_is_refused_where_there_is_none(name):
+    with pytest.raises(FeaturespaceError, match="takes no projection head"):
+        build_network(MODELS[name], (1, 8, 8), 3, 1, projection={"hidden": None, "width": 4})
+
+
 def test_a_network_that_does_not_fit_the_data_is_refused():
     with pytest.raises(FeaturespaceError, match="to nothing"):
         build_network(MODELS["cnn"], (1, 3, 8), 3, 1)
+    assert minimum_side(MODELS["cnn"]) == 4
+    assert build_network(MODELS["cnn"], (1, 4, 8), 3, 1)["hidden"].weight.shape == (1, 5, 6 * 1 * 2)
     with pytest.raises(FeaturespaceError, match="needs images"):
         build_network(MODELS["autoencoder"], (50,), 3, 1)
+    with pytest.raises(FeaturespaceError, match="unknown architecture: 'noise'"):
+        build_network({"kind": "noise", "width": 4, "rectified": False}, (50,), 3, 1)

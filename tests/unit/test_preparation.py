@@ -8,10 +8,10 @@ import pickle
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
+from published_files import idx, python2_pickle, tar_of
 
 from featurespace.catalogue import PUBLISHED, IdxLayout, PickleLayout, PublishedDataset, PublishedFile
 from featurespace.errors import FeaturespaceError
@@ -28,6 +28,7 @@ from featurespace.preparation import (
     unpickle_arrays,
 )
 
+UNLIMITED = {"train_limit": None, "test_limit": None}
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -37,11 +38,6 @@ def rng():
 
 
 # --- MNIST's format ---------------------------------------------------------------------------------------------
-
-
-def idx(array: np.ndarray) -> bytes:
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return header + array.astype(np.uint8).tobytes()
 
 
 def tiny_mnist(directory: Path, contents: dict[str, bytes]) -> PublishedDataset:
@@ -127,42 +123,6 @@ def test_fashion_mnist_is_what_its_paper_says():
 
 
 # --- CIFAR's format ---------------------------------------------------------------------------------------------
-
-
-class Python2Pickler(pickle._Pickler):  # type: ignore[misc, name-defined]
-    """Writes a pickle as Python 2 did: text and bytes are both `str`, in its opcodes."""
-
-    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
-
-    def save_str(self, text):
-        data = text.encode("latin1") if isinstance(text, str) else text
-        self.write(pickle.BINSTRING + len(data).to_bytes(4, "little") + data)
-        self.memoize(text)
-
-    dispatch[str] = save_str
-    dispatch[bytes] = save_str
-
-
-def python2_pickle(value: object) -> bytes:
-    stream = io.BytesIO()
-    Python2Pickler(stream, protocol=2).dump(value)
-    # The name of NumPy's module in those days.
-    return stream.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-
-
-def tar_of(members: dict[str, bytes], *others: tarfile.TarInfo) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-        folder = tarfile.TarInfo("tiny")
-        folder.type = tarfile.DIRTYPE
-        tar.addfile(folder)
-        for other in others:
-            tar.addfile(other)
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
 
 
 TINY_LAYOUT = PickleLayout(
@@ -429,7 +389,14 @@ def test_standardising_uses_the_training_split_only(rng):
 
 
 def test_prepared_images_carry_all_that_consumers_need():
-    spec = {"kind": "digits", "scaling": "standardise", "test_fraction": 0.25, "split_seed": 0}
+    spec = {
+        "kind": "digits",
+        "scaling": "standardise",
+        "train_limit": None,
+        "test_limit": None,
+        "test_fraction": 0.25,
+        "split_seed": 0,
+    }
     dataset = prepare(spec, None, None)
     assert dict(dataset.sizes) == {"sample": 1797, "channel": 1, "height": 8, "width": 8}
     assert (dataset.image.dtype, dataset.label.dtype, dataset.split.dtype) == (np.uint8, np.int64, np.int8)
@@ -454,6 +421,21 @@ def test_prepared_values_carry_their_residuals():
 
 def test_a_downloaded_kind_is_prepared_from_its_files(tmp_path, mnist_parts):
     published = tiny_mnist(tmp_path, mnist_parts[2])
-    dataset = prepare({"kind": "tiny", "scaling": "unit"}, published, tmp_path)
+    dataset = prepare({"kind": "tiny", "scaling": "unit"} | UNLIMITED, published, tmp_path)
     np.testing.assert_array_equal(dataset.image, mnist_parts[0][:, np.newaxis])
     assert dataset.attrs["class_names"] == ["a", "b", "c", "d"]
+
+
+def test_a_limited_data_set_keeps_an_even_share_of_each_split_and_its_ids():
+    spec = {"kind": "digits", "scaling": "unit", "test_fraction": 0.25, "split_seed": 0}
+    whole = prepare(spec | UNLIMITED, None, None)
+    part = prepare(spec | {"train_limit": 200, "test_limit": 50}, None, None)
+    for code, size in ((0, 200), (1, 50)):
+        counts = np.bincount(part["label"].to_numpy()[part["split"].to_numpy() == code], minlength=10)
+        assert counts.sum() == size
+        assert counts.max() - counts.min() <= 1
+    # the ids are those of the whole data set, so that the same sample has the same id in both
+    rows = part["sample"].to_numpy()
+    np.testing.assert_array_equal(part["image"].to_numpy(), whole["image"].to_numpy()[rows])
+    np.testing.assert_array_equal(part["split"].to_numpy(), whole["split"].to_numpy()[rows])
+    assert part.attrs["sample_hash"] != whole.attrs["sample_hash"]

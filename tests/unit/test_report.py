@@ -17,6 +17,8 @@ from featurespace.report import (
     answers,
     caption_html,
     image_uri,
+    ledger,
+    number,
     run_rows,
     timings,
     versions,
@@ -40,7 +42,7 @@ def tables(made: Made) -> dict[str, pd.DataFrame]:
     }
 
 
-def html_of(made: Made, tables: dict[str, pd.DataFrame], **changes: str) -> str:
+def html_of(made: Made, tables: dict[str, pd.DataFrame], claims: pd.DataFrame | None = None, **changes: str) -> str:
     spec = {"study": "demo", "title": "A title", "question": "A question?", "command": "snakemake"}
     spec |= made.spec | changes
     figure = FigureEntry(
@@ -53,7 +55,7 @@ def html_of(made: Made, tables: dict[str, pd.DataFrame], **changes: str) -> str:
         png_link="figures/training.png",
         command="snakemake --force results/demo/figures/training.svg",
     )
-    return write_html(spec, [figure], tables, made.runs, "study: demo\n", [], versions(), "results/demo")
+    return write_html(spec, [figure], tables, made.runs, claims, "study: demo\n", [], versions(), "results/demo")
 
 
 class _Page(HTMLParser):
@@ -121,9 +123,8 @@ def test_the_page_survives_a_study_without_figures_or_with_one_run() -> None:
 
 
 def test_without_figures_there_is_nothing_about_them(made: Made) -> None:
-    text = write_html(
-        {"study": "s", "title": "t", "question": "", "command": "c"} | made.spec, [], {}, made.runs, "", [], {}, "r"
-    )
+    spec = {"study": "s", "title": "t", "question": "", "command": "c"} | made.spec
+    text = write_html(spec, [], {}, made.runs, None, "", [], {}, "r")
     assert "#figures" not in text and 'id="figures"' not in text
     assert "Correlation</em>" not in text
 
@@ -268,6 +269,7 @@ def _run(name: str, seeds: list[int], block: int, converged: bool | None) -> tup
                 "test_loss": np.nan,
                 "test_accuracy": np.nan,
                 "relative_loss": np.nan,
+                "weight_norm": 1.0,
             }
             for seed in seeds
             for step in (0, 10, 20)
@@ -285,7 +287,8 @@ def _run(name: str, seeds: list[int], block: int, converged: bool | None) -> tup
 
 
 def test_runs_are_tabulated_in_the_order_of_the_study() -> None:
-    recipes = [{"name": name, "dataset": "digits", "task": "classify", "kind": "mlp"} for name in ("z", "a")]
+    facts = {"dataset": "digits", "task": "classify", "kind": "mlp", "population": ""}
+    recipes = [facts | {"name": name} for name in ("z", "a")]
     runs = [_run("a", [0, 1], 0, None), _run("z", [2], 1, False), _run("z", [0, 1], 0, True)]
     table = tabulate_runs([history for history, _ in runs], [digest for _, digest in runs], recipes)
     assert tuple(table.columns) == COLUMNS
@@ -303,6 +306,85 @@ def test_runs_are_tabulated_in_the_order_of_the_study() -> None:
 
 def test_a_history_that_lacks_a_seed_is_an_error() -> None:
     history, digest = _run("a", [0, 1], 0, None)
-    recipes = [{"name": "a", "dataset": "digits", "task": "classify", "kind": "mlp"}]
+    recipes = [{"name": "a", "dataset": "digits", "task": "classify", "kind": "mlp", "population": ""}]
     with pytest.raises(FeaturespaceError, match="run a, seed 1"):
         tabulate_runs([history[history["seed"] == 0]], [digest], recipes)
+
+
+# --- the ledger ---
+
+
+def claims_table(**changes: object) -> pd.DataFrame:
+    """Two claims, one about both centrings and one about neither."""
+    line = {
+        "claim": "p3-pair",
+        "row": "P3",
+        "title": "Trained networks are close",
+        "source": "[P] <near> 1.0",
+        "statistic": "pair_angle",
+        "centring": "raw",
+        "published": "10",
+        "threshold": "high <= 20",
+        "measured": 12.345,
+        "low": 11.0,
+        "high": 14.0,
+        "null": 13.0,
+        "n": 5,
+        "passes": True,
+        "convention": "raw only",
+        "verdict": "explained by the mean",
+        "evidence": "tables/angle_pairs.csv",
+        "setting": "ours",
+    }
+    lines = [
+        line | changes,
+        line | {"centring": "centred", "measured": 61.5, "low": 60.0, "high": 63.0, "null": 88.8, "passes": False},
+        line
+        | {"claim": "p1-n", "row": "P1", "centring": "", "measured": np.nan, "low": np.nan, "high": np.nan}
+        | {"null": np.nan, "passes": np.nan, "verdict": "not run", "convention": "", "evidence": "needs CIFAR-10"},
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_the_ledger_has_a_line_a_claim_with_both_centrings_side_by_side() -> None:
+    first, second = ledger(claims_table())
+    assert (first["row"], first["counts"]) == ("P1", {"not run": 1})
+    assert (second["row"], second["counts"]) == ("P3", {"explained by the mean": 1})
+    (claim,) = second["claims"]
+    assert claim["raw"] == {"measured": "12.3", "interval": "11 to 14", "null": "13", "passes": "yes"}
+    assert claim["centred"] == {"measured": "61.5", "interval": "60 to 63", "null": "88.8", "passes": "no"}
+    assert "other" not in claim
+    assert first["claims"][0]["other"] == {"measured": "–", "interval": "", "null": "", "passes": ""}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.98765, "0.988"), (1234.5, "1234"), (2.5e-13, "2.5·10^-13"), (np.nan, "–"), (-0.5, "-0.5")],
+    ids=["zero", "share", "thousands", "tiny", "missing", "negative"],
+)
+def test_numbers_of_the_ledger_are_short(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_the_ledger_is_part_of_the_page_and_is_escaped(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    page = html_of(made, tables, claims_table())
+    assert 'id="claims"' in page
+    assert "[P] &lt;near&gt; 1.0" in page
+    assert "<strong>explained by the mean</strong>" in page
+    assert "needs CIFAR-10" in page
+    assert 'id="claims"' not in html_of(made, tables)
+
+
+def test_members_of_sweeps_are_summed_up_not_listed() -> None:
+    runs = [_run("a", [0, 1], 0, None), *(_run(f"many-{i}", [0], 0, None) for i in range(3))]
+    for i, (history, _) in enumerate(runs):
+        history["test_accuracy"] = 0.5 + i / 10
+    recipes = [
+        {"name": name, "dataset": "digits", "task": "classify", "kind": "mlp", "population": population}
+        for name, population in (("a", ""), ("many-0", "many"), ("many-1", "many"), ("many-2", "many"))
+    ]
+    rows = run_rows(tabulate_runs([history for history, _ in runs], [digest for _, digest in runs], recipes))
+    assert [row[0][0] for row in rows["recipes"]] == ["a"]
+    assert {row[0] for row in rows["seeds"]} == {"a"}
+    (population,) = rows["populations"]
+    assert (population["name"], population["n_settings"], population["accuracy"]) == ("many", "3", "60.0% to 80.0%")

@@ -221,6 +221,48 @@ def test_singular_values_alone():
         np.testing.assert_allclose(gram_singular_values(moments, centring), values, rtol=1e-9)
 
 
+def mean_angles_deg(features: np.ndarray) -> list[float]:
+    """Compute both angles to X m by the definition."""
+    matrix = features.astype(np.float64)
+    centred = matrix - matrix.mean(axis=0)
+    return [
+        reference.angle_deg(reference.svd(features, centring)[0][:, 0], own @ matrix.mean(axis=0))
+        for centring, own in (("raw", matrix), ("centred", centred))
+    ]
+
+
+@pytest.mark.parametrize("way", ["feature-side", "sample-side", "lanczos", "krylov"])
+@pytest.mark.parametrize("offset", [0.4, 300.0])
+def test_the_angle_to_the_mean_matches_its_definition(monkeypatch, way, offset):
+    shape = (60, 300) if way == "sample-side" else (300, 60)
+    features = graded(*shape, 1.5, offset=offset)
+    if way == "lanczos":
+        monkeypatch.setattr(spectra, "DENSE_SIDE", 20)
+    if way == "krylov":
+        monkeypatch.setattr(spectra, "GRAM_SIDE", 20)
+    whole = way in ("feature-side", "sample-side")
+    result = decompose(Rows.of(features, block_rows=70), vectors=3, whole=whole)
+    np.testing.assert_allclose(result.angle_to_mean_deg, mean_angles_deg(features), rtol=1e-7, atol=1e-9)
+    # The first left vector is not X m itself.
+    assert np.all(result.angle_to_mean_deg > 1e-6)
+
+
+def test_an_angle_to_a_mean_that_is_not_there_is_missing():
+    half = graded(100, 20, 1.0)
+    without_mean = decompose(Rows.of(np.concatenate([half, -half])), vectors=2)
+    assert np.isnan(without_mean.angle_to_mean_deg).all()
+    assert np.isfinite(without_mean.left_vectors).all()
+    assert np.isnan(decompose(Rows.of(np.zeros((20, 6), dtype=np.float32)), vectors=2).angle_to_mean_deg).all()
+    # All samples are one: X m is the ones vector, and nothing is left of it once it is centred.
+    constant = decompose(Rows.of(np.full((37, 5), 0.1, dtype=np.float32)), vectors=2).angle_to_mean_deg
+    assert constant[0] == pytest.approx(0, abs=1e-7)
+    assert np.isnan(constant[1])
+    # The mean lies across all that varies: X m is constant.
+    across = np.c_[half, np.zeros((100, 1))] - np.r_[half.mean(axis=0, dtype=np.float64), 0]
+    across[:, -1] = 3.0
+    assert np.isnan(decompose(Rows.of(across), vectors=2).angle_to_mean_deg[1])
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(
@@ -233,6 +275,7 @@ def test_gpu_agrees_with_cpu(n_samples, n_features, whole):
     np.testing.assert_allclose(gpu.singular_values, cpu.singular_values, rtol=1e-8)
     np.testing.assert_allclose(gpu.frobenius_norm, cpu.frobenius_norm, rtol=1e-12)
     np.testing.assert_allclose(gpu.left_vectors, cpu.left_vectors, atol=1e-8)
+    np.testing.assert_allclose(gpu.angle_to_mean_deg, cpu.angle_to_mean_deg, atol=1e-6)
     assert gpu.residual.max() < 2e-10
 
 

@@ -1,5 +1,6 @@
 """Training: what is learned, what is kept, that seeds are independent, and that a kill costs nothing."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -18,11 +19,25 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from featurespace import run_table
+from featurespace.augmentation import augment
 from featurespace.datasets import PreparedDataset
 from featurespace.errors import FeaturespaceError
 from featurespace.networks import build_network
 from featurespace.optimisers import make_optimiser
-from featurespace.training import HISTORY_COLUMNS, make_timetable, resume_folder, sample_losses, train_block
+from featurespace.training import (
+    AUGMENTATION,
+    EVALUATION_AUGMENTATION,
+    EVALUATION_ORDER,
+    HISTORY_COLUMNS,
+    METRICS,
+    ORDER,
+    make_timetable,
+    resume_folder,
+    sample_losses,
+    seed_sequence,
+    train_block,
+)
 from featurespace.weights import KeptWeights, publish, step_file
 
 CPU = torch.device("cpu")
@@ -30,6 +45,18 @@ MLP = {"kind": "mlp", "widths": [64, 64], "batch_norm": False}
 CNN = {"kind": "cnn", "channels": [16, 32], "hidden": 64, "batch_norm": True}
 AUTOENCODER = {"kind": "autoencoder", "channels": [16, 32], "latent": 32}
 ADAM = {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
+CHANGES = {
+    "pad_crop": 1,
+    "resized_crop": [0.5, 1.0],
+    "flip": False,
+    "jitter": 0.4,
+    "hue": 0.0,
+    "jitter_probability": 0.8,
+    "grayscale": 0.0,
+}
+CONTRASTIVE = ("simclr", "supcon")
+CONTRAST = {"temperature": 0.5, "hidden": 32, "width": 16}
+LOSSES = {"classify": "cross-entropy", "shuffled-labels": "cross-entropy", "simclr": "simclr", "supcon": "supcon"}
 
 
 def prepared(images, labels, split, n_classes):
@@ -67,6 +94,8 @@ def schedule(epochs, **changes):
         "batch_size": 128,
         "learning_rate_schedule": "cosine",
         "final_fraction": 0.1,
+        "milestones": [],
+        "drop_factor": 0.2,
         "stop_loss": None,
         "keep_every": 1,
         "keep_early": [],
@@ -81,8 +110,10 @@ def recipe(model, task="classify", seeds=(0,), **changes):
         "task": task,
         "model": model,
         "init": {"scheme": "default", "scale": 1.0},
-        "loss": "cross-entropy" if task in ("classify", "shuffled-labels") else "mse",
+        "loss": LOSSES.get(task, "mse"),
         "output_scale": 1.0,
+        "augmentation": CHANGES if task in CONTRASTIVE else None,
+        "contrast": CONTRAST if task in CONTRASTIVE else None,
         "optimiser": ADAM,
         "schedule": schedule(3, batch_size=32),
         "noise": None,
@@ -169,6 +200,132 @@ def test_untrained_keeps_its_initialisation_alone(few, tmp_path):
     assert history["test_accuracy"].between(0, 0.4).all()
 
 
+# --- two views ---
+
+
+def views_loss(task, predictions, labels, temperature):
+    """SimCLR's or SupCon's loss of (2B, p), anchor by anchor."""
+    z = predictions / np.linalg.norm(predictions, axis=1, keepdims=True)
+    labels = np.arange(len(labels)) if task == "simclr" else labels
+    both = np.concatenate([labels, labels])
+    losses = []
+    for i in range(len(z)):
+        others = np.arange(len(z)) != i
+        log_shares = z @ z[i] / temperature - np.log(np.exp(z[others] @ z[i] / temperature).sum())
+        losses.append(-log_shares[others & (both == both[i])].mean())
+    return np.mean(losses)
+
+
+@pytest.mark.parametrize("task", ["simclr", "supcon"])
+def test_contrastive_losses_fall_and_predictions_of_a_class_gather(digits, tmp_path, task):
+    plan = schedule(12, batch_size=128, keep_every=12)
+    run, history = train(recipe(MLP, task, seeds=[0, 1], schedule=plan), digits, tmp_path)
+    for seed in (0, 1):
+        rows = history[history["seed"] == seed]
+        for split in ("train_loss", "test_loss"):
+            assert rows[split].iloc[-1] < rows[split].iloc[0] - 0.3
+    assert history[["train_accuracy", "test_accuracy", "relative_loss"]].isna().all(axis=None)
+    assert history[["train_loss", "test_loss"]].nunique().min() == 4
+    # cosines of what the head gives for two images of one class, less those for two of two classes
+    network = build_network(MLP, (1, 8, 8), 10, 1, projection={"hidden": 32, "width": 16})
+    labels = digits.labels[digits.split == 1]
+    alike = labels[:, None] == labels
+    apart = []
+    for step in run.facts["steps"]["0"]:
+        network.load_state_dict({name: t[None] for name, t in tensors_of(run, 0, step).items()})
+        with torch.no_grad():
+            z = network(torch.from_numpy(digits.inputs(digits.split == 1))[None])[0][0].double().numpy()
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+        cosines = z @ z.T
+        apart.append(cosines[alike & ~np.eye(len(z), dtype=bool)].mean() - cosines[~alike].mean())
+    assert apart[-1] > apart[0] + 0.3
+
+
+@pytest.mark.parametrize("task", ["simclr", "supcon"])
+def test_history_is_the_contrastive_loss_of_the_kept_weights_on_views_that_stay(few, tmp_path, task):
+    plan = schedule(2, batch_size=20, keep_early=[0.4])
+    run, history = train(recipe(MLP, task, seeds=[3, 4], schedule=plan), few, tmp_path)
+    pixels, labels = few.images[few.split == 1], few.labels[few.split == 1]
+    for row in history.itertuples():
+        order = np.random.default_rng(seed_sequence(row.seed, "a-recipe", EVALUATION_ORDER, 1)).permutation(30)
+        state = seed_sequence(row.seed, "a-recipe", EVALUATION_AUGMENTATION, 1).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        network = build_network(MLP, (1, 8, 8), 10, 1, projection={"hidden": 32, "width": 16})
+        network.load_state_dict({name: t[None] for name, t in tensors_of(run, row.seed, row.step).items()})
+        losses = []
+        for rows in (order[:15], order[15:]):  # no batch is larger than 20
+            batch = torch.from_numpy(pixels[np.concatenate([rows, rows])]).float() / 255
+            with torch.no_grad():
+                prediction = network(augment(batch, CHANGES, generator)[None])[0][0].double().numpy()
+            losses.append(views_loss(task, prediction, labels[rows], 0.5))
+        assert row.test_loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_an_update_follows_the_loss_of_two_fresh_views_in_one_batch(few, tmp_path):
+    model = MLP | {"widths": [12], "batch_norm": True}
+    sgd = {"kind": "sgd", "learning_rate": 0.5, "momentum": 0.0, "weight_decay": 0.0}
+    plan = schedule(2, batch_size=45, learning_rate_schedule="constant", keep_early=[0.5])
+    spec = recipe(model, "simclr", seeds=[7], optimiser=sgd, schedule=plan, dtype="float64")
+    few = dataclasses.replace(few, offset=0.3, scale=0.5)
+    run, _ = train(spec, few, tmp_path)
+    network = build_network(model, (1, 8, 8), 10, 1, torch.float64, projection={"hidden": 32, "width": 16})
+    network.load_state_dict({name: t[None] for name, t in tensors_of(run, 7, 0).items()})
+    rows = np.random.default_rng(seed_sequence(7, "a-recipe", ORDER, 0)).permutation(90)[:45]
+    state = seed_sequence(7, "a-recipe", AUGMENTATION, 0).generate_state(1, np.uint64)
+    batch = torch.from_numpy(few.images[few.split == 0][np.concatenate([rows, rows])]).double() / 255
+    views = (augment(batch, CHANGES, torch.Generator().manual_seed(int(state[0]))) - 0.3) / 0.5
+    z = torch.nn.functional.normalize(network(views[None])[0][0], dim=1)
+    similarities = (z @ z.T / 0.5).fill_diagonal_(-torch.inf)
+    torch.nn.functional.cross_entropy(similarities, torch.arange(90).roll(45)).backward()
+    after = tensors_of(run, 7, 1)
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(after[name], (parameter - 0.5 * parameter.grad)[0].detach(), rtol=1e-9, atol=1e-12)
+    assert "norm1.running_mean" in after
+    torch.testing.assert_close(after["norm1.running_mean"], network["norm1"].running_mean[0])
+
+
+# --- augmentation ---
+
+
+def test_augmentation_changes_training_and_nothing_else(few, tmp_path):
+    plan = {"schedule": schedule(3, batch_size=30), "seeds": [0, 1]}
+    plain_run, plain = train(recipe(MLP, **plan), few, tmp_path / "plain")
+    spec = recipe(MLP, augmentation=CHANGES, **plan)
+    run, history = train(spec, few, tmp_path / "augmented")
+    start = history["step"] == 0
+    assert history[start].equals(plain[start])  # the same weights, on the same images
+    assert (history.loc[~start, "train_loss"] != plain.loc[~start, "train_loss"]).all()
+    # evaluation, independently, of the images as they are
+    network = build_network(MLP, (1, 8, 8), 10, 1)
+    network.load_state_dict({name: t[None] for name, t in tensors_of(run, 1, 9).items()})
+    with torch.no_grad():
+        prediction = network(torch.from_numpy(few.inputs(few.split == 0))[None])[0][0]
+    loss = torch.nn.functional.cross_entropy(prediction, torch.from_numpy(few.labels[few.split == 0])).item()
+    assert history.query("seed == 1 and step == 9")["train_loss"].item() == pytest.approx(loss, rel=1e-5)
+    # one whose every option is off draws nothing and changes nothing, to rounding
+    off = CHANGES | {"pad_crop": 0, "resized_crop": None, "jitter": 0.0}
+    still, _ = train(recipe(MLP, augmentation=off, **plan), few, tmp_path / "off")
+    for name, tensor in tensors_of(still, 1, 9).items():
+        torch.testing.assert_close(tensor, tensors_of(plain_run, 1, 9)[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [None, 30], ids=["full-batch", "batches"])
+def test_augmentation_is_drawn_anew_at_every_step(few, tmp_path, batch_size):
+    seen = []
+
+    def watched(images, options, generator):
+        seen.append(augment(images, options, generator))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featurespace.training.augment", watched)
+        spec = recipe(MLP, "shuffled-labels", augmentation=CHANGES, schedule=schedule(3, batch_size=batch_size))
+        train(spec, few, tmp_path)
+    assert len(seen) == 3 * (90 // (batch_size or 90))
+    pictures = {picture.numpy().tobytes() for batch in seen for picture in batch}
+    assert len(pictures) > 3 * 85  # an image can come out unchanged, or changed alike, twice
+
+
 # --- E1: the deep linear network of the layerwise paper ---
 
 
@@ -233,7 +390,9 @@ def test_compression_falls_geometrically_as_theory_has_it(tmp_path):
 def test_stacked_seeds_are_the_seeds_trained_one_by_one(few, tmp_path):
     for model in (MLP | {"batch_norm": True}, {"kind": "linear", "depth": 3, "width": 20}):
         for optimiser in (ADAM, {"kind": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-3}):
-            for task in ("classify", "shuffled-labels"):
+            for task in ("classify", "shuffled-labels", "simclr", "supcon"):
+                if task in CONTRASTIVE and model["kind"] == "linear":
+                    continue
                 spec = recipe(model, task, seeds=[2, 5, 9], optimiser=optimiser, dtype="float64")
                 folder = tmp_path / f"{model['kind']}-{optimiser['kind']}-{task}"
                 stacked, history = train(spec, few, folder)
@@ -243,6 +402,9 @@ def test_stacked_seeds_are_the_seeds_trained_one_by_one(few, tmp_path):
                     torch.testing.assert_close(tensors_of(stacked, 5, end)[name], tensor, rtol=1e-9, atol=1e-11)
                 np.testing.assert_allclose(
                     history.loc[history["seed"] == 5, "test_loss"], single_history["test_loss"], rtol=1e-9
+                )
+                np.testing.assert_allclose(
+                    history.loc[history["seed"] == 5, "weight_norm"], single_history["weight_norm"], rtol=1e-9
                 )
 
 
@@ -275,6 +437,47 @@ def test_the_full_batch_is_one_step_an_epoch_and_cosine_ends_at_its_fraction():
     assert (timetable.rate(0), timetable.rate(10)) == pytest.approx((0.1, 0.01))
     constant = make_timetable(schedule(10, learning_rate_schedule="constant"), {"learning_rate": 0.1}, 100)
     assert {constant.rate(t) for t in range(11)} == {0.1}
+
+
+def test_the_learning_rate_drops_at_the_start_of_each_milestone_epoch():
+    drops = schedule(10, batch_size=30, learning_rate_schedule="step", milestones=[3, 4, 8], drop_factor=0.5)
+    timetable = make_timetable(drops, {"learning_rate": 0.8}, 100)
+    assert timetable.n_batches == 4
+    by_epoch = [0.8] * 3 + [0.4] + [0.2] * 4 + [0.1] * 2
+    assert [timetable.rate(step) for step in range(40)] == pytest.approx(np.repeat(by_epoch, 4))
+
+
+def test_a_run_s_learning_rate_is_its_schedule_s(few, tmp_path):
+    drops = schedule(3, batch_size=None, learning_rate_schedule="step", milestones=[1, 2], drop_factor=0.1)
+    sgd = {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+    run, history = train(recipe(MLP, optimiser=sgd, schedule=drops, dtype="float64"), few, tmp_path)
+    assert list(history["learning_rate"]) == pytest.approx([0.1, 0.01, 0.001, 0.001])
+    moved = [
+        math.sqrt(
+            sum(float((tensors_of(run, 0, t + 1)[k] - w).square().sum()) for k, w in tensors_of(run, 0, t).items())
+        )
+        for t in range(3)
+    ]
+    # along gradients that hardly change
+    assert [moved[1] / moved[0], moved[2] / moved[1]] == pytest.approx([0.1, 0.1], rel=0.2)
+
+
+@pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
+def test_the_weight_norm_is_that_of_all_parameters(few, tmp_path, model):
+    run, history = train(recipe(model, seeds=[0, 1]), few, tmp_path)
+    for row in history.itertuples():
+        parameters = [
+            tensor.double().numpy().ravel()
+            for name, tensor in tensors_of(run, row.seed, row.step).items()
+            if "running" not in name
+        ]
+        assert row.weight_norm == pytest.approx(np.linalg.norm(np.concatenate(parameters)), rel=1e-12)
+    assert history["weight_norm"].nunique() == len(history)
+
+
+def test_history_and_the_run_table_have_the_same_metrics():
+    assert HISTORY_COLUMNS[-1] == "weight_norm"
+    assert run_table.METRICS == METRICS
 
 
 def test_history_is_what_the_kept_weights_do(few, tmp_path):
@@ -401,9 +604,12 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_step_recipe_and_seed(f
     assert "\n" not in str(caught.value)
 
 
-def test_batch_norm_of_single_samples_is_refused(few, tmp_path):
+@pytest.mark.parametrize(
+    "model", [CNN, {"kind": "resnet", "depth": 18, "width": 8, "stem_stride": 1}], ids=["cnn", "resnet"]
+)
+def test_batch_norm_of_single_samples_is_refused(few, tmp_path, model):
     with pytest.raises(FeaturespaceError, match="batches of one"):
-        train(recipe(CNN, schedule=schedule(1, batch_size=1)), few, tmp_path)
+        train(recipe(model, schedule=schedule(1, batch_size=1)), few, tmp_path)
 
 
 # --- killing and resuming ---
@@ -424,10 +630,13 @@ run = train_block(spec, dataset, torch.device("cpu"), folder, save_seconds=0)
 """
 
 
-@pytest.mark.parametrize("kind", ["mlp", "autoencoder"])
+@pytest.mark.parametrize("kind", ["mlp", "autoencoder", "simclr"])
 def test_a_run_killed_again_and_again_ends_as_one_never_killed(few, tmp_path, kind):
     if kind == "mlp":
         spec = recipe(MLP | {"batch_norm": True}, seeds=[0, 1], schedule=schedule(60, batch_size=30, keep_every=2))
+    elif kind == "simclr":
+        spec = recipe(MLP | {"batch_norm": True}, "simclr", seeds=[0, 1])
+        spec["schedule"] = schedule(30, batch_size=30, keep_every=2)
     else:
         spec = recipe(AUTOENCODER, "denoise", seeds=[0, 1], noise=0.3)
         spec["schedule"] = schedule(30, batch_size=30, keep_every=2)

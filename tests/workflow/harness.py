@@ -16,6 +16,28 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "profiles", "report", "envs", "config.yaml")
 
+FIGURES = [
+    "angle_dynamics",
+    "angle_matrix",
+    "spectra",
+    "layers",
+    "training",
+    "reference_angles",
+    "early_angles",
+    "mean_control",
+    "permutation_null",
+    "training_effect",
+    "shuffled_labels",
+    "explained_variance",
+    "entry_densities",
+    "entry_samples",
+    "subspace_angles",
+    "data_angle_accuracy",
+    "indicators",
+    "similarity",
+    "sensitivity",
+]
+
 # Real data and every kind of stage, in the smallest size that trains: two data sets, two blocks of seeds.
 TINY: dict[str, Any] = {
     "study": "tiny",
@@ -46,8 +68,16 @@ TINY: dict[str, Any] = {
             "schedule": {"epochs": 2, "batch_size": None},
             "seeds": 1,
         },
+        "chance": {"dataset": "digits", "task": "noise", "model": {"kind": "noise", "width": 5}, "seeds": 1},
     },
-    "analysis": {"angles": {"permutations": 19}},
+    "sweeps": {"few": {"base": "mlp", "set": {"seeds": 1}, "vary": {"model.widths": [[4]]}}},
+    "analysis": {
+        "angles": {"permutations": 19, "references": ["seen", "mlp", "line"]},
+        "subspaces": {"dimensions": [1, 2], "null_draws": 10},
+        "statistics": {"resamples": 99},
+    },
+    "ledgers": ["p-vectors"],
+    "figures": FIGURES,
 }
 
 
@@ -112,12 +142,22 @@ class Workflow:
 MAKERS = {
     r"datasets/(\w+)/dataset\.(zarr|json)": r"prepare_dataset/\1",
     r"datasets/(\w+)/features\.(zarr|json)": r"dump_inputs/\1",
-    r"runs/(\w+/block-\d+)/(weights|weights\.json|history\.csv)": r"train_run/\1",
-    r"runs/(\w+/block-\d+)/features\.(zarr|json)": r"dump_features/\1",
+    r"runs/([\w-]+/block-\d+)/(weights|weights\.json|history\.csv)": r"train_run/\1",
+    r"runs/([\w-]+/block-\d+)/features\.(zarr|json)": r"dump_features/\1",
+    r"runs/([\w-]+/block-\d+)/ends\.(zarr|json)": r"dump_ends/\1",
+    r"runs/(chance/block-\d+)/(features|ends)\.(zarr|json)": r"draw_noise/\1",
+    r"runs/([\w-]+/block-\d+)/probe\.csv": r"probe_run/\1",
     r"(.*)/spectra\.(zarr|json|csv)": r"decompose_features/\1",
     r"(.*)/layers\.csv": r"measure_layers/\1",
     r"tables/angle_\w+\.csv": "compare_runs",
     r"tables/runs\.csv": "tabulate_runs",
+    r"tables/subspaces\.csv": "compare_subspaces",
+    r"tables/(entry_summary|entries|extremes)\.csv": "tabulate_entries",
+    r"tables/extreme_images\.npz": "tabulate_entries",
+    r"tables/similarity\.csv": "compare_similarity",
+    r"tables/sensitivity\.csv": "assess_sensitivity",
+    r"tables/(population|correlations|indicators)\.csv": "correlate_population",
+    r"tables/claims\.csv": "test_claims",
     r"figures/(\w+)\.(svg|png|csv)": r"plot_\1",
     r"data/([\w-]+)/retrieved\.json": r"retrieve_dataset/\1",
     r"report\.html": "write_report",

@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import TINY
+from harness import FIGURES, TINY
 
 pytestmark = pytest.mark.workflow
 
-FIGURES = ["angle_dynamics", "angle_matrix", "spectra", "layers", "training"]
 INPUTS = {"digits": "datasets/digits", "rows": "datasets/rows"}
 RUNS = {
     "mlp": ["runs/mlp/block-0", "runs/mlp/block-1"],
     "seen": ["runs/seen/block-0"],
     "line": ["runs/line/block-0"],
+    "chance": ["runs/chance/block-0"],
+    "few-01": ["runs/few-01/block-0"],  # a member of a sweep
 }
-RECIPES_OF = {"digits": ["mlp", "seen"], "rows": ["line"]}
+NETWORKS_OF = {"digits": ["mlp", "seen", "few-01"], "rows": ["line"]}
+OWN_NETWORKS = ["mlp", "seen", "line"]
 
 
 # --- what must run below a job, written out by hand ---
 
 REPORT = {"write_report"}
 STUDY = {"write_study"} | REPORT
+CLAIMS = {"test_claims"} | REPORT
 
 
 def plots(*names: str) -> set[str]:
@@ -32,36 +35,70 @@ def plots(*names: str) -> set[str]:
     return {f"plot_{name}" for name in names} | REPORT
 
 
-COMPARISON = {"compare_runs"} | plots("angle_dynamics", "angle_matrix")
-RUN_TABLE = {"tabulate_runs"} | plots("layers")
+POPULATION = {"correlate_population"} | plots("data_angle_accuracy", "indicators") | CLAIMS
+OF_DYNAMICS = plots("angle_dynamics", "reference_angles", "early_angles", "mean_control")
+OF_PAIRS = plots("angle_matrix", "permutation_null", "training_effect", "shuffled_labels")
+COMPARISON = {"compare_runs"} | OF_DYNAMICS | OF_PAIRS | POPULATION
+SUBSPACES = {"compare_subspaces"} | plots("subspace_angles") | CLAIMS
+ENTRIES = {"tabulate_entries"} | plots("entry_densities", "entry_samples", "mean_control") | CLAIMS
+SIMILARITY = {"compare_similarity"} | plots("similarity") | CLAIMS
+SENSITIVITY = {"assess_sensitivity"} | plots("sensitivity") | CLAIMS
+RUN_TABLE = {"tabulate_runs"} | plots("layers") | POPULATION
 
 
 def decomposed(*origins: str) -> set[str]:
     """The decomposition of some features, and below."""
-    return {f"decompose_features/{origin}" for origin in origins} | COMPARISON | plots("spectra")
+    jobs = {f"decompose_features/{origin}" for origin in origins} | COMPARISON
+    own = [origin for origin in origins if "few" not in origin]
+    if own:
+        jobs |= SUBSPACES | ENTRIES | plots("spectra", "explained_variance")
+    if any(origin.startswith("runs/") for origin in own):
+        jobs |= SENSITIVITY
+    return jobs
 
 
 def measured(*origins: str) -> set[str]:
-    """The layer measures of some features, and below."""
-    return {f"measure_layers/{origin}" for origin in origins} | plots("layers")
+    """The layer measures of some features, and below; a sweep's members are not measured."""
+    own = {origin for origin in origins if "few" not in origin}
+    return {f"measure_layers/{origin}" for origin in own} | (plots("layers") if own else set())
 
 
 def analysed(*origins: str) -> set[str]:
     """Everything that reads features."""
-    return decomposed(*origins) | measured(*origins)
+    inputs = SIMILARITY if any(origin.startswith("datasets/") for origin in origins) else set()
+    return decomposed(*origins) | measured(*origins) | inputs
+
+
+def ended(*runs: str) -> set[str]:
+    """The ends of some runs, and below."""
+    names = {run.removeprefix("runs/") for run in runs if "few" not in run}
+    if not names:
+        return set()
+    return {f"{stage}/{name}" for name in names for stage in ("dump_ends", "probe_run")} | SIMILARITY | SENSITIVITY
 
 
 def dumped(*recipes: str) -> set[str]:
-    """The features of recipes, and below."""
+    """The features of recipes, and below, without the ends."""
     runs = [run for recipe in recipes for run in RUNS[recipe]]
     return {f"dump_features/{run.removeprefix('runs/')}" for run in runs} | analysed(*runs)
+
+
+def ends(*recipes: str) -> set[str]:
+    """The ends of recipes, and below."""
+    return ended(*(run for recipe in recipes for run in RUNS[recipe]))
+
+
+def drawn() -> set[str]:
+    """The features that are drawn at random, and below."""
+    return {"draw_noise/chance/block-0"} | analysed(*RUNS["chance"]) | SIMILARITY | SENSITIVITY
 
 
 def trained(*recipes: str) -> set[str]:
     """The training of recipes, and below."""
     runs = [run for recipe in recipes for run in RUNS[recipe]]
     training = {f"train_run/{run.removeprefix('runs/')}" for run in runs}
-    return training | dumped(*recipes) | RUN_TABLE | plots("training")
+    own = plots("training") if set(recipes) & set(OWN_NETWORKS) else set()
+    return training | dumped(*recipes) | ends(*recipes) | RUN_TABLE | own
 
 
 def inputs(*datasets: str) -> set[str]:
@@ -71,8 +108,9 @@ def inputs(*datasets: str) -> set[str]:
 
 def prepared(*datasets: str) -> set[str]:
     """Data sets, and below."""
-    recipes = [recipe for name in datasets for recipe in RECIPES_OF[name]]
-    return {f"prepare_dataset/{name}" for name in datasets} | inputs(*datasets) | trained(*recipes)
+    recipes = [recipe for name in datasets for recipe in NETWORKS_OF[name]]
+    noise = drawn() if "digits" in datasets else set()
+    return {f"prepare_dataset/{name}" for name in datasets} | inputs(*datasets) | trained(*recipes) | noise
 
 
 ALL_RUNS = [run for runs in RUNS.values() for run in runs]
@@ -107,8 +145,11 @@ def reordered_keys(study: dict[str, Any]) -> None:
 
 
 ANOTHER = {"dataset": "digits", "task": "untrained", "model": {"kind": "mlp", "widths": [4]}, "seeds": 1}
-NEW_RUN = {"train_run/new/block-0", "dump_features/new/block-0"} | analysed("runs/new/block-0")
-EVERY_TABLE = COMPARISON | RUN_TABLE | EVERY_PLOT | STUDY
+NEW_RUN = (
+    {"train_run/new/block-0", "dump_features/new/block-0"} | analysed("runs/new/block-0") | ended("runs/new/block-0")
+)
+# what every own recipe is known to; the run table and the statistics know of members and classifiers only
+EVERY_TABLE = COMPARISON | SUBSPACES | ENTRIES | SIMILARITY | SENSITIVITY | RUN_TABLE | EVERY_PLOT | STUDY
 
 STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     "nothing": (lambda study: None, set()),
@@ -116,35 +157,70 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     "2 becomes 2.0, in a number that may be fractional": (setting("datasets.rows.noise", 1), set()),
     "the device": (setting("device", "auto"), set()),
     "the title": (setting("title", "Another"), STUDY),
-    "the learning rate of one recipe": (setting("recipes.mlp.optimiser.learning_rate", 0.05), trained("mlp") | STUDY),
+    # the base of a sweep: its member changes with it
+    "the learning rate of one recipe": (
+        setting("recipes.mlp.optimiser.learning_rate", 0.05),
+        trained("mlp", "few-01") | STUDY,
+    ),
     "the epochs of one recipe": (setting("recipes.line.schedule.epochs", 3), trained("line") | STUDY),
+    # the controls compare networks of one kind and other widths
     "the model of one recipe": (setting("recipes.mlp.model.widths", [16, 9]), trained("mlp") | STUDY),
+    "the values of a sweep": (setting("sweeps.few.vary", {"model.widths": [[5]]}), trained("few-01") | STUDY),
+    "a sweep's member more": (
+        setting("sweeps.few.vary", {"model.widths": [[4], [5]]}),
+        {"train_run/few-02/block-0", "dump_features/few-02/block-0", "decompose_features/runs/few-02/block-0"}
+        | COMPARISON
+        | RUN_TABLE
+        | STUDY,
+    ),
+    "the width of the noise": (setting("recipes.chance.model.width", 6), drawn() | STUDY),
     "the initialisation": (setting("recipes.seen.init", {"scheme": "orthogonal"}), trained("seen") | STUDY),
     "the kept steps": (setting("recipes.mlp.schedule.keep_every", 2), trained("mlp") | STUDY),
-    "the layers that are dumped": (setting("recipes.mlp.layers", ["hidden2"]), dumped("mlp") | STUDY),
-    "the pooling of one recipe": (setting("recipes.seen.pooling", "flatten"), dumped("seen") | STUDY),
+    "the layers that are dumped": (setting("recipes.mlp.layers", ["hidden2"]), dumped("mlp") | SENSITIVITY | STUDY),
+    "the pooling of one recipe": (setting("recipes.seen.pooling", "flatten"), dumped("seen") | ends("seen") | STUDY),
     "the layer that is compared": (
-        setting("recipes.mlp.feature_layer", "hidden1"),
-        COMPARISON | plots("angle_dynamics", "angle_matrix", "spectra") | STUDY,
+        setting("recipes.seen.feature_layer", "conv1"),
+        COMPARISON | SUBSPACES | ENTRIES | ends("seen") | plots("spectra", "explained_variance") | STUDY,
     ),
     "the sample set": (
         setting("datasets.digits.sample_set.limit", 150),
-        inputs("digits") | dumped("mlp", "seen") | STUDY,
+        inputs("digits") | dumped("mlp", "seen", "few-01") | ends("mlp", "seen") | drawn() | STUDY,
     ),
+    "the samples held out": (
+        setting("analysis.held_out", 100),
+        ends("mlp", "seen", "line") | drawn() | STUDY,
+    ),
+    "the dimensions of subspaces": (setting("analysis.subspaces.dimensions", [1]), SUBSPACES | STUDY),
+    "the bins of the entries": (setting("analysis.entries.bins", 30), ENTRIES | STUDY),
+    "the linear probe": (
+        setting("analysis.probe.regularisation", 2),
+        {f"probe_run/{run.removeprefix('runs/')}" for name in OWN_NETWORKS for run in RUNS[name]} | CLAIMS | STUDY,
+    ),
+    "the shares that are kept": (setting("analysis.sensitivity.shares", [0.5, 1.0]), SENSITIVITY | STUDY),
+    "the resamples": (setting("analysis.statistics.resamples", 199), POPULATION | STUDY),
+    "the references": (
+        setting("analysis.angles.references", ["mlp"]),
+        COMPARISON | plots("reference_angles", "early_angles") | STUDY,
+    ),
+    "no ledger": (setting("ledgers", []), STUDY),
     "the scaling of a data set": (setting("datasets.digits.scaling", "standardise"), prepared("digits") | STUDY),
     "the noise of a data set": (setting("datasets.rows.noise", 0.5), prepared("rows") | STUDY),
     "how many vectors": (setting("analysis.spectra.vectors", 3), decomposed(*ALL_ORIGINS) | STUDY),
     "the numerical rank": (setting("analysis.measures.rank_energy", 0.9), measured(*ALL_ORIGINS) | STUDY),
-    "the permutations": (setting("analysis.angles.permutations", 29), COMPARISON | STUDY),
+    "the permutations": (setting("analysis.angles.permutations", 29), COMPARISON | CLAIMS | STUDY),
     "the spectrum": (setting("analysis.spectra.spectrum", "leading"), decomposed(*ALL_ORIGINS) | STUDY),
     "the permutations' seed": (setting("analysis.angles.permutation_seed", 1), COMPARISON | STUDY),
     "the split's seed": (setting("datasets.digits.split_seed", 1), prepared("digits") | STUDY),
-    "the momentum": (setting("recipes.mlp.optimiser.momentum", 0.5), trained("mlp") | STUDY),
-    "the loss": (setting("recipes.mlp.loss", "mse"), trained("mlp") | plots("training") | STUDY),
-    "the output scale": (setting("recipes.mlp.output_scale", 2), trained("mlp") | STUDY),
-    "the precision": (setting("recipes.mlp.dtype", "float64"), trained("mlp") | STUDY),
-    "the threads": (setting("recipes.mlp.threads", 2), trained("mlp") | STUDY),
-    "the task": (setting("recipes.mlp.task", "shuffled-labels"), trained("mlp") | EVERY_TABLE),
+    "the momentum": (setting("recipes.line.optimiser", {"kind": "adam", "weight_decay": 0.1}), trained("line") | STUDY),
+    "the loss": (setting("recipes.line.loss", "cross-entropy"), trained("line") | plots("training") | STUDY),
+    "the output scale": (setting("recipes.line.output_scale", 2), trained("line") | STUDY),
+    "the precision": (setting("recipes.line.dtype", "float64"), trained("line") | STUDY),
+    "the threads": (setting("recipes.line.threads", 2), trained("line") | STUDY),
+    "augmentation": (
+        setting("recipes.mlp.augmentation", {"pad_crop": 1}),
+        trained("mlp", "few-01") | STUDY,
+    ),
+    "the task": (setting("recipes.line.task", "shuffled-labels"), trained("line") | EVERY_TABLE),
     "pooling, where nothing is pooled": (setting("recipes.mlp.pooling", "flatten"), STUDY),
     "feature stores that need not be kept": (setting("keep_features", False), STUDY),
     "the same seeds, as a list": (setting("recipes.mlp.seeds", [0, 1, 2]), STUDY),
@@ -152,18 +228,21 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
         setting("recipes.mlp.seeds", [0, 1, 2, 7]),
         {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features")}
         | analysed("runs/mlp/block-1")
+        | ended("runs/mlp/block-1")
         | EVERY_TABLE,
     ),
     "a seed that refills the last block": (
         setting("recipes.mlp.seeds", 4),
         {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features")}
         | analysed("runs/mlp/block-1")
+        | ended("runs/mlp/block-1")
         | EVERY_TABLE,
     ),
     "a seed that opens a block": (
         setting("recipes.seen.seeds", 2),
         {f"{stage}/seen/block-1" for stage in ("train_run", "dump_features")}
         | analysed("runs/seen/block-1")
+        | ended("runs/seen/block-1")
         | EVERY_TABLE,
     ),
     "a new recipe": (setting("recipes.new", ANOTHER), NEW_RUN | EVERY_TABLE),
@@ -186,12 +265,19 @@ def test_an_edit_of_the_study_runs_exactly_its_jobs(tiny, tmp_path, edit):
 
 # --- edits of the code: the rules whose scripts import a module, written out by hand ---
 
-TRAINING = trained("mlp", "seen", "line")
-DUMPING = dumped("mlp", "seen", "line")
+TRAINING = trained("mlp", "seen", "line", "few-01")
+DUMPING = dumped("mlp", "seen", "line", "few-01") | ends("mlp", "seen", "line")
+ENDS = ends(*OWN_NETWORKS)
+PROBING = {f"probe_run/{run.removeprefix('runs/')}" for name in OWN_NETWORKS for run in RUNS[name]} | CLAIMS
 DECOMPOSING = decomposed(*ALL_ORIGINS)
 MEASURING = measured(*ALL_ORIGINS)
 DUMPING_INPUTS = inputs("digits", "rows")
 PREPARING = prepared("digits", "rows")
+
+WITH_PANELS = [
+    *("angle_matrix", "reference_angles", "early_angles", "mean_control"),
+    *("permutation_null", "training_effect", "shuffled_labels"),
+]
 
 CODE_EDITS: dict[str, set[str]] = {
     # scripts
@@ -201,7 +287,16 @@ CODE_EDITS: dict[str, set[str]] = {
     "dump_features.py": DUMPING,
     "decompose_features.py": DECOMPOSING,
     "measure_layers.py": MEASURING,
+    "dump_ends.py": ENDS,
+    "draw_noise.py": drawn(),
+    "probe_run.py": PROBING,
     "compare_runs.py": COMPARISON,
+    "compare_subspaces.py": SUBSPACES,
+    "tabulate_entries.py": ENTRIES,
+    "compare_similarity.py": SIMILARITY,
+    "assess_sensitivity.py": SENSITIVITY,
+    "correlate_population.py": POPULATION,
+    "test_claims.py": CLAIMS,
     "tabulate_runs.py": RUN_TABLE,
     "write_study.py": STUDY,
     "write_report.py": REPORT,
@@ -217,21 +312,37 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/catalogue.py": PREPARING,
     "featurespace/preparation.py": PREPARING,
     "featurespace/retrieval.py": set(),
-    "featurespace/architectures.py": DUMPING_INPUTS | DUMPING | COMPARISON,
-    "featurespace/datasets.py": DUMPING_INPUTS | TRAINING,
+    "featurespace/architectures.py": DUMPING_INPUTS | TRAINING,
+    "featurespace/datasets.py": PREPARING,
     "featurespace/device.py": TRAINING | DECOMPOSING | MEASURING,
     "featurespace/networks.py": TRAINING,
+    "featurespace/convnets.py": TRAINING,
+    "featurespace/augmentation.py": TRAINING,
+    "featurespace/contrast.py": TRAINING,
     "featurespace/optimisers.py": TRAINING,
     "featurespace/training.py": TRAINING,
     "featurespace/weights.py": TRAINING,
     "featurespace/extraction.py": DUMPING,
     "featurespace/spectra.py": DECOMPOSING | MEASURING,
     "featurespace/measures.py": MEASURING,
-    "featurespace/angles.py": COMPARISON,
+    "featurespace/ends.py": ENDS | drawn(),
+    "featurespace/noise.py": drawn(),
+    "featurespace/probe.py": PROBING,
+    "featurespace/sources.py": COMPARISON | SUBSPACES | ENTRIES,
+    "featurespace/angles.py": COMPARISON | SUBSPACES | ENTRIES | SIMILARITY | SENSITIVITY,
     "featurespace/comparison.py": COMPARISON,
+    "featurespace/subspaces.py": SUBSPACES,
+    "featurespace/entries.py": ENTRIES,
+    "featurespace/similarity.py": SIMILARITY,
+    "featurespace/sensitivity.py": SENSITIVITY,
+    "featurespace/statistics.py": POPULATION,
+    "featurespace/population.py": POPULATION,
+    "featurespace/claim_statistics.py": CLAIMS,
+    "featurespace/claims.py": CLAIMS,
     "featurespace/tables.py": EVERY_PLOT | RUN_TABLE,
     "featurespace/figures/series.py": EVERY_PLOT,
     "featurespace/style.py": EVERY_PLOT,
+    "featurespace/figures/panels.py": plots(*WITH_PANELS),
     **{f"featurespace/figures/{name}.py": plots(name) for name in FIGURES},
     "featurespace/run_table.py": RUN_TABLE,
     "featurespace/report.py": REPORT,
@@ -270,6 +381,10 @@ OTHER_EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a comment": (lambda root: append(root / "scripts/featurespace/training.py", "\n# a comment\n"), set()),
     "a comment in a rule": (lambda root: append(root / "rules/training.smk", "\n# a comment\n"), set()),
     "a caption": (lambda root: append(root / "report/layers.rst", "\nAnd more.\n"), REPORT),
+    "the decision rules": (
+        lambda root: append(root / "scripts/featurespace/decision_rules/p-vectors.yaml", "\n# another\n"),
+        CLAIMS,
+    ),
     "the template of the report": (
         lambda root: append(root / "scripts/featurespace/templates/report.html.j2", "<!-- edited -->"),
         REPORT,

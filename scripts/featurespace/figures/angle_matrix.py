@@ -1,6 +1,7 @@
-"""Mean angle between the last steps of every two recipes and of the data, and the correlation of the entries."""
+"""Cosine, angle and correlation of entries between the last steps of every two recipes and of the data."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -10,15 +11,57 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from featurespace.figures.panels import DATA, of_stage
 from featurespace.figures.series import datasets_of, recipes_of
 from featurespace.style import FAINT, WIDTH_IN, elide, new_figure, note_figure, styled, wrap_name
 from featurespace.tables import is_false
 
-DATA = "data"
-MANY = 8  # matrices with more rows have numbers for names of columns, and no null in their cells
+ABREAST = 6  # matrices with more rows stand two by two
+MANY = 10  # matrices with more rows have numbers for names of columns, and no null in their cells
 WRAPPED, LONGEST = 16, 28  # characters of a name: on a line, and in all
-COLOURS = "viridis"  # of angles: perceptually uniform, and even in grey
-DIVERGING = "RdBu_r"  # of correlations, white at 0: told apart with any colour vision
+GAP_OF_BAR = 0.65  # inches, for a colour bar below its matrix
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One matrix: what it shows of which centring, on which scale."""
+
+    value: str
+    centring: str
+    title: str
+    limits: tuple[float, float]
+    colours: str
+    label: str
+    ticks: tuple[float, ...]
+    digits: int
+    null: str = ""  # column of what chance would give
+
+
+_ANGLES: Any = {
+    "limits": (0.0, 90.0),
+    "colours": "viridis",  # perceptually uniform, and even in grey
+    "label": "Angle (°)",
+    "ticks": (0, 15, 30, 45, 60, 75, 90),
+    "digits": 1,
+    "null": "null_mean_deg",
+}
+PANELS = (
+    # the same colour for the same closeness as in angles: from 1, alike, to 0, at right angles
+    Panel("cosine", "raw", "cosine, raw", (0.0, 1.0), "viridis_r", "Cosine", (0, 0.25, 0.5, 0.75, 1), 2),
+    Panel("angle_deg", "raw", "angle, raw", **_ANGLES),
+    Panel("angle_deg", "centred", "angle, centred", **_ANGLES),
+    # white at 0, and told apart with any colour vision
+    Panel(
+        "correlation",
+        "raw",
+        "correlation of entries",
+        (-1.0, 1.0),
+        "RdBu_r",
+        "Correlation of entries",
+        (-1, -0.5, 0, 0.5, 1),
+        2,
+    ),
+)
 
 
 def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
@@ -27,19 +70,21 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     Parameters
     ----------
     tables
-        `angle_pairs.csv`: one row an unordered pair of last steps and a centring; the data is the recipe `data`.
+        `angle_pairs.csv`: one row an unordered pair of runs, a stage and a centring; the data is the recipe `data`.
+        Last steps are used.
     spec
-        `recipes`: the study's recipes in order.
+        `recipes`: the study's recipes in order; members of a population are not among them and are left out.
 
     Returns
     -------
     DataFrame
-        dataset, centring, recipe_a, recipe_b (every pair once, in the study's order, `data` first), n_pairs,
-        angle_deg, low_deg, high_deg (mean and extremes over pairs of seeds), correlation, null_mean_deg (mean of the
-        permutation null), p_value (the largest), n_tested (pairs of seeds with a p-value), n_below_05 (those whose
-        p-value is below 0.05), n_undetermined. A recipe against itself is one seed against another.
+        dataset, centring, recipe_a, recipe_b (every pair once, in the study's order, `data` first), n_pairs, cosine
+        (mean over pairs of seeds), angle_deg, low_deg, high_deg (mean and extremes), correlation (mean), null_mean_deg
+        (mean of the permutation null), p_value (the largest), n_tested (pairs of seeds with a p-value), n_below_05
+        (those whose p-value is below 0.05), n_undetermined. A recipe against itself is one seed against another.
     """
     parts = []
+    tables = of_stage(tables, "last")
     for dataset in datasets_of(spec["recipes"], tables["dataset"]):
         names = [DATA, *recipes_of(spec["recipes"], dataset)]
         rank = {name: i for i, name in enumerate(names)}
@@ -49,13 +94,14 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         frame = frame[~same_run]
         swap = frame["recipe_a"].map(rank) > frame["recipe_b"].map(rank)
         frame.loc[swap, ["recipe_a", "recipe_b"]] = frame.loc[swap, ["recipe_b", "recipe_a"]].to_numpy()
-        for optional in ("p_value", "null_mean_deg", "correlation"):
+        for optional in ("p_value", "null_mean_deg", "correlation", "cosine"):
             if optional not in frame:
                 frame[optional] = np.nan
         frame["undetermined"] = is_false(frame["determined"]).astype(int) if "determined" in frame else 0
         frame["below"] = frame["p_value"] < 0.05
         part = frame.groupby(["dataset", "centring", "recipe_a", "recipe_b"], as_index=False).agg(
             n_pairs=("angle_deg", "count"),
+            cosine=("cosine", "mean"),
             angle_deg=("angle_deg", "mean"),
             low_deg=("angle_deg", "min"),
             high_deg=("angle_deg", "max"),
@@ -69,7 +115,9 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         part["_centring"] = part["centring"].map({"raw": 0, "centred": 1})
         part["_a"], part["_b"] = part["recipe_a"].map(rank), part["recipe_b"].map(rank)
         parts.append(part.sort_values(["_centring", "_a", "_b"]).drop(columns=["_centring", "_a", "_b"]))
-    columns = "dataset centring recipe_a recipe_b n_pairs angle_deg low_deg high_deg correlation null_mean_deg p_value"
+    columns = (
+        "dataset centring recipe_a recipe_b n_pairs cosine angle_deg low_deg high_deg correlation null_mean_deg p_value"
+    )
     columns_list = [*columns.split(), "n_tested", "n_below_05", "n_undetermined"]
     return pd.concat(parts, ignore_index=True)[columns_list] if parts else pd.DataFrame(columns=columns_list)
 
@@ -83,24 +131,17 @@ def _matrix(frame: pd.DataFrame, names: list[str], value: str) -> np.ndarray:
     return matrix
 
 
-def _heat_map(
-    axes: Axes,
-    matrix: np.ndarray,
-    small: np.ndarray | None,
-    names: list[str],
-    limits: tuple[float, float],
-    colour_map: str,
-    digits: int,
-    row_names: bool,
-) -> Any:
-    """Draw one matrix, with its numbers when they fit: `small` goes in brackets under them."""
-    colours = matplotlib.colormaps[colour_map]
+def _heat_map(axes: Axes, panel: Panel, frame: pd.DataFrame, names: list[str], cell: float, row_names: bool) -> Any:
+    """Draw one matrix, with its numbers where a cell of `cell` inches holds them, and the null in brackets below."""
+    colours = matplotlib.colormaps[panel.colours]
     n = len(names)
+    matrix = _matrix(frame, names, panel.value)
     for i, j in zip(*np.nonzero(np.isnan(matrix)), strict=True):
         axes.add_patch(
             Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="white", edgecolor="#b0b0b0", hatch="////", linewidth=0)
         )
-    image = axes.imshow(matrix, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    low, high = panel.limits
+    image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
     axes.grid(False)
     axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
@@ -118,17 +159,20 @@ def _heat_map(
         axes.set_xticks(range(n), labels, rotation=45, ha="right")
         axes.tick_params(axis="x", pad=1)
     axes.set_yticks(range(n), labels if row_names else [""] * n)
-    if n > 14:
+    axes.set_title(panel.title)
+    digits = panel.digits if n <= MANY or panel.limits[1] <= 1 else 0
+    texts = [[_number(number, digits) for number in row] for row in matrix]
+    # a digit is about 0.64 of its size wide
+    size = min(7.0, 0.94 * 72 * cell / (0.64 * max(max(map(len, row)) for row in texts)))
+    if size < 3.9:
         return image
-    size = float(np.clip(44 / n, 4.2, 7))
+    null = _matrix(frame, names, panel.null) if panel.null and n <= MANY else np.full((n, n), np.nan)
     for i, j in zip(*np.nonzero(~np.isnan(matrix)), strict=True):
-        shade = colours((matrix[i, j] - limits[0]) / (limits[1] - limits[0]))
-        ink = "white" if _luminance(shade) < 0.18 else "black"
-        text = f"{matrix[i, j]:.{digits}f}".replace("-0.00", "0.00")
-        with_null = n <= MANY and small is not None and not np.isnan(small[i, j])
-        lines = [(text, size, 0.45 * size if with_null else 0.0)]
-        if with_null and small is not None:
-            lines.append((f"({small[i, j]:.{digits}f})", 0.75 * size, -0.65 * size))
+        ink = "white" if _luminance(colours((matrix[i, j] - low) / (high - low))) < 0.18 else "black"
+        with_null = not np.isnan(null[i, j])
+        lines = [(texts[i][j], size, 0.45 * size if with_null else 0.0)]
+        if with_null:
+            lines.append((f"({_number(null[i, j], digits)})", 0.75 * size, -0.65 * size))
         for line, line_size, up in lines:
             axes.annotate(
                 line,
@@ -143,6 +187,16 @@ def _heat_map(
     return image
 
 
+def _number(number: float, digits: int) -> str:
+    """Write a number as short as a cell needs: a fraction of 1 without its leading zero, nothing for NaN."""
+    if np.isnan(number):
+        return ""
+    text = f"{number:.{digits}f}"
+    if digits == 2:
+        text = text.replace("-0.00", "0.00").replace("0.", ".", 1) if abs(number) < 0.995 else f"{round(number)}"
+    return text.replace("-", "−")
+
+
 def _luminance(colour: tuple[float, float, float, float]) -> float:
     """Return the relative luminance of an sRGB colour (WCAG 2): at 0.18, black and white on it contrast alike."""
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3])
@@ -151,58 +205,34 @@ def _luminance(colour: tuple[float, float, float, float]) -> float:
 
 @styled
 def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
-    """Draw three heat maps a data set: raw angle, centred angle, and correlation of entries."""
+    """Draw four heat maps a data set: raw cosine, raw angle, centred angle, and correlation of entries."""
     blocks = datasets_of(spec["recipes"], frame["dataset"])
     if not blocks:
         return note_figure("No pair of networks on the same samples: there is no angle to show.")
     names_of = {dataset: [DATA, *recipes_of(spec["recipes"], dataset)] for dataset in blocks}
-    longest = {dataset: max(map(len, names)) for dataset, names in names_of.items()}
-    heights = []
-    for dataset in blocks:
-        n = len(names_of[dataset])
-        margin = 0.062 * min(LONGEST if n > MANY else WRAPPED, longest[dataset])
-        cells = min((WIDTH_IN - margin - 0.5) / 3, 0.5 * n)
-        heights.append(cells + (0.1 if n > MANY else margin * (1 if n > 3 else 0.8)) + 1.1)
+    heights, cells = [], []
+    for names in names_of.values():
+        n = len(names)
+        columns = 2 if n > ABREAST else 4
+        margin = 0.3 + 0.062 * min(LONGEST if n > MANY else WRAPPED, max(map(len, names)))
+        cells.append(min((WIDTH_IN - margin - 0.12 * columns) / columns / n, 0.42 if columns == 2 else 0.5))
+        below = 0.15 if n > MANY else margin
+        heights.append((4 // columns) * (cells[-1] * n + GAP_OF_BAR + below) + 0.35)
     figure = new_figure(sum(heights))
     subfigures = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for dataset, part in zip(blocks, subfigures, strict=True):
+    for dataset, part, cell in zip(blocks, subfigures, cells, strict=True):
         names = names_of[dataset]
         rows = frame[frame["dataset"] == dataset]
-        raw, centred = rows[rows["centring"] == "raw"], rows[rows["centring"] == "centred"]
-        grid = part.subplots(1, 3)
-        angles = None
-        for column, (title, some) in enumerate((("raw", raw), ("centred", centred))):
-            angles = _heat_map(
-                grid[column],
-                _matrix(some, names, "angle_deg"),
-                _matrix(some, names, "null_mean_deg"),
-                names,
-                (0.0, 90.0),
-                COLOURS,
-                0 if len(names) > MANY else 1,
-                column == 0,
-            )
-            grid[column].set_title(f"angle, {title}")
-        correlation = _heat_map(
-            grid[2], _matrix(raw, names, "correlation"), None, names, (-1.0, 1.0), DIVERGING, 2, False
-        )
-        grid[2].set_title("correlation of entries")
-        bars = (
-            (angles, list(grid[:2]), "Angle (°)", [0, 15, 30, 45, 60, 75, 90]),
-            (correlation, [grid[2]], "Correlation of entries", [-1, -0.5, 0, 0.5, 1]),
-        )
-        for image, of_axes, label, ticks in bars:
+        columns = 2 if len(names) > ABREAST else 4
+        grid = part.subplots(4 // columns, columns, squeeze=False)
+        for position, (panel, axes) in enumerate(zip(PANELS, grid.flat, strict=True)):
+            some = rows[rows["centring"] == panel.centring]
+            image = _heat_map(axes, panel, some, names, cell, row_names=position % columns == 0)
             bar = part.colorbar(
-                image,
-                ax=of_axes,
-                orientation="horizontal",
-                location="bottom",
-                shrink=0.7 if len(of_axes) == 2 else 0.8,
-                aspect=35 if len(of_axes) == 2 else 18,
-                pad=0.02,
-                ticks=ticks,
+                image, ax=axes, orientation="horizontal", location="bottom", shrink=0.8, aspect=22, pad=0.02
             )
-            bar.set_label(label)
+            bar.set_ticks(list(panel.ticks), labels=[f"{tick:g}" for tick in panel.ticks])
+            bar.set_label(panel.label)
             bar.outline.set_visible(False)
             bar.ax.tick_params(color=FAINT)
         part.suptitle(dataset, x=0.01, ha="left", weight="bold", size=9)

@@ -1,0 +1,1007 @@
+"""What the claims of a ledger are measured by: functions from the tables of one data set to a number and its interval.
+
+A function decorated with `statistic` takes a `Scene`, a centring (empty for claims that are not about P-vectors) and
+the arguments that the decision rules give it, and returns a `Measurement`; it raises `Absent`, with the reason, where
+the study has nothing to measure.
+
+Two kinds of interval, both over seeds. Where each seed has a number of its own, Student's. Where numbers belong to
+pairs of networks, which share networks, the jackknife that leaves out one seed of all networks at a time. Recipes are
+not sampled: each has the same weight, and the interval does not speak of other recipes.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from featurespace.statistics import Interval, bootstrap_interval, jackknife_interval, mean_interval, spearman
+
+DATA = "data"  # the recipe under which a data set's own P-vector goes
+OWN = "own"  # the reference that is the run's own last step
+UNTRAINED_TASKS = ("untrained", "noise", DATA)
+CONTRASTIVE_TASKS = ("simclr", "supcon")
+RESAMPLES = 1999
+
+Reduction = Callable[[np.ndarray], Any]
+
+STATISTICS: dict[str, Callable[..., "Measurement"]] = {}
+EXTRAS: dict[str, tuple[str, ...]] = {}  # the names that a statistic's thresholds may use beyond those of all
+
+
+class Absent(Exception):
+    """The study has nothing to measure a claim by; the message says what it lacks."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number, and what it takes to judge it.
+
+    Attributes
+    ----------
+    measured, low, high
+        The estimate and the ends of its confidence interval, NaN where it has none.
+    null
+        What chance, or a control, gives.
+    n
+        Seeds or settings or pairs that the interval is over.
+    evidence
+        The table, and how to find its rows.
+    recipes
+        Those that must count as trained.
+    seeds
+        The fewest seeds of any network in question; None where seeds do not matter.
+    extras
+        Further numbers that a threshold may name.
+    beyond_chance
+        Whether the entries of the raw P-vectors correlate beyond chance; None where it is not asked.
+    permutes
+        Whether it rests on the permutation null.
+    """
+
+    measured: float
+    low: float
+    high: float
+    n: int
+    evidence: str
+    null: float = float("nan")
+    recipes: tuple[str, ...] = ()
+    seeds: int | None = None
+    extras: Mapping[str, float] = field(default_factory=dict)
+    beyond_chance: bool | None = None
+    permutes: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The tables of one data set, and what a study says of it.
+
+    `tables` has the names of the ledger's inputs; `recipes` are the study's own on this data set, without the members
+    of sweeps; `ledger` holds the lines so far, and grows.
+    """
+
+    dataset: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+    recipes: Sequence[Mapping[str, Any]]
+    references: Sequence[str]
+    families: Mapping[str, Mapping[str, Sequence[str]]]
+    trained: Sequence[Mapping[str, Any]]
+    confidence: float
+    correlation_p: float
+    permutations: int
+    ledger: Sequence[Mapping[str, Any]] = ()
+
+    def members(self, family: str) -> list[str]:
+        """Return the recipes of a family, in the study's order; raise `Absent` if there is none."""
+        rule = self.families[family]
+        if DATA in rule["tasks"]:
+            return [DATA]
+        names = [recipe["name"] for recipe in self.recipes if _is_member(recipe, rule)]
+        if not names:
+            raise Absent(f"this study has no {family} on {self.dataset['name']}")
+        return names
+
+    def recipe(self, name: str) -> Mapping[str, Any]:
+        """Return a recipe by name."""
+        return next(recipe for recipe in self.recipes if recipe["name"] == name)
+
+    def rows(self, table: str, centring: str = "", **conditions: Any) -> pd.DataFrame:
+        """Return the rows of a table with a centring and given values; raise `Absent` if there is none."""
+        rows = self.tables[table]
+        if centring and not rows.empty:
+            rows = rows[rows["centring"] == centring]
+        for column, wanted in conditions.items():
+            if not rows.empty:
+                rows = rows[rows[column].isin(wanted) if isinstance(wanted, list) else rows[column] == wanted]
+        if rows.empty:
+            wanted = "".join(f", {column} {_listed(value)}" for column, value in conditions.items())
+            raise Absent(f"{_file(table)} has no rows for {self.dataset['name']}{wanted}")
+        return rows
+
+    def cite(self, table: str, centring: str = "", **conditions: Any) -> str:
+        """Say in which table, and in which of its rows, a number is to be found."""
+        found = {"dataset": self.dataset["name"], **({"centring": centring} if centring else {}), **conditions}
+        return f"{_file(table)}: " + ", ".join(f"{column}={_listed(value)}" for column, value in found.items())
+
+    @property
+    def chance_correlation(self) -> float:
+        """The |r| of entries that a random matching of samples exceeds with the chosen probability: z / sqrt(n - 1)."""
+        return float(stats.norm.isf(self.correlation_p / 2) / np.sqrt(self.dataset["n_samples"] - 1))
+
+    @cached_property
+    def margins(self) -> dict[str, tuple[float, str]]:
+        """How far each trained recipe is above its level, as `margin_of` says."""
+        trained = [recipe["name"] for recipe in self.recipes if recipe["task"] not in UNTRAINED_TASKS]
+        return {name: margin_of(self, name) for name in trained}
+
+    @cached_property
+    def feature_layers(self) -> dict[str, str]:
+        """The layer that the P-vector of each recipe is of."""
+        dynamics = self.tables["dynamics"]
+        return {} if dynamics.empty else dict(dynamics.groupby("recipe")["layer"].first())
+
+
+def statistic(*extras: str) -> Callable[[Callable[..., Measurement]], Callable[..., Measurement]]:
+    """Make a function known to the decision rules, with the names that it adds for thresholds."""
+
+    def register(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
+        STATISTICS[function.__name__] = function
+        EXTRAS[function.__name__] = extras
+        return function
+
+    return register
+
+
+def arguments_of(name: str) -> tuple[set[str], set[str]]:
+    """Return the arguments that a statistic must have, and those that it may have."""
+    parameters = list(inspect.signature(STATISTICS[name]).parameters.values())[2:]
+    required = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
+    return required, {parameter.name for parameter in parameters}
+
+
+# --- how trained ------------------------------------------------------------------------------------------------------
+
+
+def margin_of(scene: Scene, recipe: str) -> tuple[float, str]:
+    """Say by how much a recipe passes the level that makes it count as trained: negative, or NaN, if it does not.
+
+    Returns the margin, mean over seeds (of a probe's gain the lower end of the interval), and the comparison in words.
+    """
+    about = scene.recipe(recipe)
+    rule = next((rule for rule in scene.trained if _fits(rule, about, scene.dataset)), None)
+    if rule is None:
+        where = f"{scene.dataset['n_train']:,} samples of {scene.dataset['kind']}"
+        return float("nan"), f"{recipe}: the decision rules set no level for {about['task']} on {where}"
+    quantity = rule["quantity"]
+    if quantity == "probe_gain":
+        found = mean_interval(_probe_gains(scene, recipe), scene.confidence)
+        text = f"{recipe}: probe gains {found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        margin = found.low - rule["above"]
+        return (margin if margin > 0 else min(margin, -1e-12)), f"{text}, above {rule['above']} wanted"
+    runs = scene.tables["runs"]
+    mean = float("nan") if runs.empty else float(runs.loc[runs["recipe"] == recipe, quantity].mean())
+    if "at_most" in rule:
+        return rule["at_most"] - mean, f"{recipe}: {quantity} {mean:.3f}, at most {rule['at_most']} wanted"
+    return mean - rule["at_least"], f"{recipe}: {quantity} {mean:.3f}, at least {rule['at_least']} wanted"
+
+
+def under_trained(scene: Scene, recipes: Iterable[str]) -> list[str]:
+    """Return, in words, what those of the recipes lack that do not count as trained."""
+    lacking = []
+    for name in dict.fromkeys(recipes):
+        margin, text = scene.margins.get(name, (0.0, ""))  # the data and the untrained have no level
+        if not margin >= 0:
+            lacking.append(text)
+    return lacking
+
+
+def _fits(rule: Mapping[str, Any], recipe: Mapping[str, Any], dataset: Mapping[str, Any]) -> bool:
+    return (
+        rule["task"] == recipe["task"]
+        and rule.get("dataset", dataset["kind"]) == dataset["kind"]
+        and recipe["kind"] in rule.get("kinds", [recipe["kind"]])
+        and dataset["n_train"] >= rule.get("min_samples", 0)
+    )
+
+
+def _probe_gains(scene: Scene, recipe: str) -> np.ndarray:
+    """Return the gain in the probe's test accuracy from the first step to the last, by seed; none without a probe."""
+    rows = scene.tables["probes"]
+    if rows.empty:
+        return np.empty(0)
+    rows = _own_layer(scene, rows[rows["recipe"] == recipe])
+    accuracy = rows.sort_values("step").groupby("seed")["test_accuracy"]
+    return (accuracy.last() - accuracy.first()).to_numpy()
+
+
+@statistic()
+def training_margin(scene: Scene, centring: str, family: str) -> Measurement:
+    """The smallest margin, over a family's recipes, above the level that makes a recipe count as trained."""
+    margins = {name: scene.margins[name] for name in scene.members(family)}
+    values = [margin for margin, _ in margins.values()]
+    smallest = float("nan") if np.isnan(values).any() else min(values)
+    texts = "; ".join(text for _, text in margins.values())
+    seeds = min(scene.recipe(name)["n_seeds"] for name in margins)
+    return Measurement(
+        smallest, float("nan"), float("nan"), len(values), f"tables/runs.csv, probe.csv: {texts}", seeds=seeds
+    )
+
+
+@statistic()
+def accuracy(scene: Scene, centring: str, family: str) -> Measurement:
+    """Test accuracy of a family's best recipe: its own, or of contrastive encoders the linear probe's at the end."""
+    found: dict[str, pd.Series] = {}
+    names = scene.members(family)
+    table = "probes" if scene.recipe(names[0])["task"] in CONTRASTIVE_TASKS else "runs"
+    for name in names:
+        rows = scene.rows(table, recipe=name)
+        rows = _own_layer(scene, rows).sort_values("step") if table == "probes" else rows
+        found[name] = rows.groupby("seed")["test_accuracy"].last()
+    best = max(found, key=lambda name: found[name].mean())
+    return _over_seeds(scene, found[best], scene.cite(table, recipe=best), [best])
+
+
+# --- samples and sizes ------------------------------------------------------------------------------------------------
+
+
+@statistic()
+def sample_count(scene: Scene, centring: str) -> Measurement:
+    """Entries of the P-vector: samples in the sample set."""
+    return _plain(scene.dataset["n_samples"], f"study.yaml: sample set of {scene.dataset['name']}")
+
+
+@statistic()
+def sample_share(scene: Scene, centring: str) -> Measurement:
+    """Entries of the P-vector over training samples."""
+    share = scene.dataset["n_samples"] / scene.dataset["n_train"]
+    counts = f"{scene.dataset['n_samples']:,} entries, {scene.dataset['n_train']:,} training samples"
+    return _plain(share, f"study.yaml: sample set of {scene.dataset['name']}: {counts}")
+
+
+@statistic()
+def feature_width(scene: Scene, centring: str, family: str) -> Measurement:
+    """Features of the widest recipe of a family of residual networks."""
+    widths = {name: _residual_width(scene.recipe(name)["model"]) for name in scene.members(family)}
+    return _plain(max(widths.values()), "study.yaml: " + ", ".join(f"{name} {width}" for name, width in widths.items()))
+
+
+@statistic()
+def study_size(scene: Scene, centring: str, what: str) -> Measurement:
+    """Seeds (the fewest of a network), architectures, tasks (of the paper's three) or epochs (the fewest of a CNN)."""
+    networks = [scene.recipe(name) for name in scene.members("networks")]
+    tasks = {"classify": "classification", "reconstruct": "reconstruction", "denoise": "reconstruction"}
+    counts: dict[str, Callable[[], int]] = {
+        "seeds": lambda: min(recipe["n_seeds"] for recipe in networks),
+        "architectures": lambda: len({str(sorted(recipe["model"].items())) for recipe in networks}),
+        "tasks": lambda: len({tasks.get(recipe["task"], "self-supervision") for recipe in networks}),
+        "epochs": lambda: min(scene.recipe(name)["epochs"] for name in scene.members("supervised-cnn")),
+    }
+    return _plain(counts[what](), "study.yaml: recipes " + _listed([recipe["name"] for recipe in networks]))
+
+
+# --- exact statements -------------------------------------------------------------------------------------------------
+
+
+@statistic()
+def identity_error(scene: Scene, centring: str) -> Measurement:
+    """The largest |cos(p,q) - cos(p,1) cos(q,1) - r sin(p,1) sin(q,1)| over both tables of angles."""
+    columns = ["cosine", "correlation", "angle_to_ones_deg", "reference_angle_to_ones_deg"]
+    rows = pd.concat([scene.rows(table, centring)[columns] for table in ("pairs", "dynamics")]).dropna()
+    ones, other = (np.radians(rows[column].to_numpy()) for column in columns[2:])
+    identity = np.cos(ones) * np.cos(other) + rows["correlation"].to_numpy() * np.sin(ones) * np.sin(other)
+    error = np.abs(rows["cosine"].to_numpy() - identity).max()
+    where = f"{scene.cite('pairs', centring)}; tables/angle_dynamics.csv: {len(rows):,} rows in all"
+    return _plain(error, where, len(rows))
+
+
+@statistic()
+def own_last_angle(scene: Scene, centring: str) -> Measurement:
+    """The largest angle of a run's last step to itself."""
+    last = _ends(scene.rows("dynamics", centring, reference=OWN), "last")
+    return _plain(last["angle_deg"].max(), scene.cite("dynamics", centring, reference=OWN) + ", last steps", len(last))
+
+
+@statistic()
+def norm_error(scene: Scene, centring: str) -> Measurement:
+    """The largest |‖p‖ - 1|."""
+    norms = scene.rows("summary", centring)["norm"].dropna()
+    return _plain((norms - 1).abs().max(), scene.cite("summary", centring), len(norms))
+
+
+@statistic()
+def tangent_error(scene: Scene, centring: str) -> Measurement:
+    """The largest |tan(p,1) - sd/|mean|| relative to it."""
+    rows = scene.rows("summary", centring)[["angle_to_ones_deg", "cv"]].dropna()
+    rows = rows[rows["cv"] > 0]
+    error = (np.tan(np.radians(rows["angle_to_ones_deg"])) / rows["cv"] - 1).abs().max()
+    return _plain(error, scene.cite("summary", centring), len(rows))
+
+
+@statistic()
+def null_error(scene: Scene, centring: str) -> Measurement:
+    """The mean difference of the permutation null's mean from its formula's, over pairs; `high` is the largest."""
+    rows = scene.rows("pairs", centring).dropna(subset=["null_mean_deg"])
+    difference = (rows["null_mean_deg"] - rows["null_formula_deg"]).abs()
+    where = scene.cite("pairs", centring) + ", null_mean_deg against null_formula_deg"
+    mean, largest = (float(difference.mean()), float(difference.max())) if len(rows) else (float("nan"),) * 2
+    return Measurement(mean, float("nan"), largest, len(rows), where, permutes=True)
+
+
+# --- pairs of last steps ----------------------------------------------------------------------------------------------
+
+
+@statistic()
+def pair_angle(scene: Scene, centring: str, a: str, b: str, of_pairs: str = "mean") -> Measurement:
+    """Angle between two families' last steps, over pairs of recipes (one with itself at another seed is a pair too)."""
+    return _pair_number(scene, centring, "angle_deg", a, b, of_pairs)
+
+
+@statistic()
+def pair_cosine(scene: Scene, centring: str, family: str, of_pairs: str) -> Measurement:
+    """|cos| between the last steps of a family's recipes: the `smallest` or `median` pair."""
+    return _pair_number(scene, centring, "cosine", family, family, of_pairs)
+
+
+@statistic()
+def pair_correlation(scene: Scene, centring: str, a: str, b: str) -> Measurement:
+    """Pearson's r of the entries of the P-vectors of two families; `null` is what chance exceeds with the chosen p."""
+    found = _pair_number(scene, centring, "correlation", a, b, "mean")
+    return _changed(found, null=scene.chance_correlation)
+
+
+@statistic()
+def pair_angle_without_ones(scene: Scene, centring: str, a: str, b: str) -> Measurement:
+    """Angle between the P-vectors of two families once the ones vector is taken out of both, arccos |r|."""
+    rows = _without_ones(_pair_rows(scene, centring, a, b))
+    return _over_pairs(scene, [rows], "without_ones_deg", _cite_pairs(scene, centring, a, b))
+
+
+@statistic()
+def angle_difference(scene: Scene, centring: str, a: str, b: str, minus_a: str, minus_b: str) -> Measurement:
+    """Angle between two families minus that between two others."""
+    parts = [_pair_rows(scene, centring, a, b), _pair_rows(scene, centring, minus_a, minus_b)]
+    where = f"{_cite_pairs(scene, centring, a, b)}, minus {minus_a} with {minus_b}"
+    return _over_pairs(scene, parts, "angle_deg", where)
+
+
+@statistic()
+def training_effect(scene: Scene, centring: str, a: str, b: str) -> Measurement:
+    """Angle between two families at the last step minus that at the first, over pairs of recipes that have both."""
+    last, first = (_pair_rows(scene, centring, a, b, stage) for stage in ("last", "first"))
+    both = set(last["pair"]) & set(first["pair"])
+    parts = [rows[rows["pair"].isin(both)] for rows in (last, first)]
+    if not both:
+        raise Absent(f"tables/angle_pairs.csv has no pair of {a} and {b} at both stages")
+    where = f"{_cite_pairs(scene, centring, a, b)}, minus stage=first"
+    return _changed(_over_pairs(scene, parts, "angle_deg", where), null=0.0)
+
+
+@statistic()
+def pairs_beyond_permutation(scene: Scene, centring: str, family: str) -> Measurement:
+    """Share of pairs of runs closer than chance: by r against its variance over permutations, and by their count."""
+    rows = _pair_rows(scene, centring, family, family).dropna(subset=["p_value", "correlation"])
+    least = max(scene.correlation_p, 1 / (1 + scene.permutations))
+    closer = (rows["correlation"].abs() > scene.chance_correlation) & (rows["p_value"] <= least * (1 + 1e-9))
+    share = float(closer.mean()) if len(rows) else float("nan")
+    where = (
+        f"{_cite_pairs(scene, centring, family, family)}: |r| > {scene.chance_correlation:.3f}, p_value <= {least:.2g}"
+    )
+    recipes, seeds = _networks_in([rows])
+    return Measurement(share, float("nan"), float("nan"), len(rows), where, recipes=recipes, seeds=seeds, permutes=True)
+
+
+@statistic("start", "start_low")
+def start_and_end(scene: Scene, centring: str, family: str, other: str) -> Measurement:
+    """Angle between two families' last steps, with the first family's start against the references (`start_low`)."""
+    end = pair_angle(scene, centring, family, other)
+    start = curve_angle(scene, centring, family, "references", "first")
+    return _changed(
+        end,
+        evidence=f"{end.evidence}; start {start.measured:.1f} [{start.low:.1f}, {start.high:.1f}]: {start.evidence}",
+        recipes=tuple(dict.fromkeys([*end.recipes, *start.recipes])),
+        seeds=min(s for s in (end.seeds, start.seeds) if s is not None),
+        extras={"start": start.measured, "start_low": start.low},
+        beyond_chance=None,
+    )
+
+
+@statistic()
+def rank_agreement(scene: Scene, centring: str, measure: str) -> Measurement:
+    """Spearman's rho, over pairs of networks, of the P-vector's |cos| and another similarity of the same features."""
+    names = scene.members("networks")
+    rows = scene.rows("similarity", stage="last", recipe_a=names, recipe_b=names)
+    table = rows.pivot_table(index=["recipe_a", "recipe_b"], columns="measure", values="value")
+    columns = [f"cosine_{centring}", measure]
+    if not set(columns) <= set(table.columns):
+        raise Absent(f"tables/similarity.csv has no {' or '.join(columns)} of two networks on {scene.dataset['name']}")
+    known = table[columns].dropna().to_numpy()
+    x, y = known[:, 0], known[:, 1] * (-1 if measure == "procrustes" else 1)  # a distance
+    ends = bootstrap_interval((x, y), spearman, RESAMPLES, np.random.default_rng(0), scene.confidence)
+    rho = float(spearman(x, y)) if len(known) > 1 else float("nan")
+    where = f"{scene.cite('similarity', stage='last')}: {columns[0]} against {measure}, {len(known)} pairs of recipes"
+    _, seeds = _networks_in([rows])
+    return Measurement(rho, *ends, len(known), where, recipes=tuple(names), seeds=seeds)
+
+
+# --- curves over training ---------------------------------------------------------------------------------------------
+
+
+@statistic()
+def curve_angle(scene: Scene, centring: str, family: str, reference: str, at: str) -> Measurement:
+    """Angle to the last steps of reference networks, at the `first` or `last` step of a family's networks."""
+    curve, references = _curve(scene, centring, family, reference)
+    ends = _ends(curve, at)
+    by_seed = ends.groupby("seed")[["angle_deg", "correlation", "null_mean_deg"]].mean()
+    found = _over_seeds(
+        scene,
+        by_seed["angle_deg"],
+        scene.cite("dynamics", centring, recipe=scene.members(family), reference=references) + f", {at} steps",
+        [*scene.members(family), *references],
+    )
+    found = _changed(found, null=float(by_seed["null_mean_deg"].mean()))
+    return _with_remains(scene, found, mean_interval(by_seed["correlation"].to_numpy(), scene.confidence), centring)
+
+
+@statistic()
+def curve_angle_without_ones(scene: Scene, centring: str, family: str, reference: str, at: str) -> Measurement:
+    """The same once the ones vector is taken out of both vectors, arccos |r|."""
+    curve, references = _curve(scene, centring, family, reference)
+    by_seed = _ends(curve, at).groupby("seed")["without_ones_deg"].mean()
+    where = scene.cite("dynamics", centring, recipe=scene.members(family), reference=references)
+    return _over_seeds(scene, by_seed, f"{where}, {at} steps: arccos|r|", [*scene.members(family), *references])
+
+
+@statistic()
+def curve_trend(scene: Scene, centring: str, family: str, reference: str) -> Measurement:
+    """Spearman's rho of epoch and angle to the reference networks, by network."""
+    curve, references = _curve(scene, centring, family, reference)
+    rho = _trend(curve, "angle_deg")
+    where = scene.cite("dynamics", centring, recipe=scene.members(family), reference=references)
+    found = _over_seeds(scene, rho.groupby("seed").mean(), where, [*scene.members(family), *references])
+    correlation = _ends(curve, "last").groupby("seed")["correlation"].mean()
+    return _with_remains(scene, found, mean_interval(correlation.to_numpy(), scene.confidence), centring)
+
+
+@statistic()
+def curve_minimum(scene: Scene, centring: str, family: str, reference: str) -> Measurement:
+    """The smallest angle to the reference networks over training, by network."""
+    curve, references = _curve(scene, centring, family, reference)
+    smallest = curve.groupby(["recipe", "seed"])["angle_deg"].min().groupby("seed").mean()
+    where = scene.cite("dynamics", centring, recipe=scene.members(family), reference=references)
+    return _over_seeds(scene, smallest, f"{where}, all steps", [*scene.members(family), *references])
+
+
+@statistic()
+def curve_plateau(scene: Scene, centring: str, family: str, reference: str) -> Measurement:
+    """Angle to the reference networks, averaged over the last quarter of training."""
+    curve, references = _curve(scene, centring, family, reference)
+    end = curve.groupby(["recipe", "seed"])["epoch"].transform("max")
+    late = curve[curve["epoch"] >= 0.75 * end]
+    jitter = late.groupby(["recipe", "seed"])["angle_deg"].std().mean()
+    by_network = late.groupby(["recipe", "seed"])[["angle_deg", "correlation"]].mean()
+    by_seed = by_network.groupby("seed").mean()
+    where = scene.cite("dynamics", centring, recipe=scene.members(family), reference=references)
+    where += f", last quarter of epochs (standard deviation over steps {jitter:.2f} degrees)"
+    found = _over_seeds(scene, by_seed["angle_deg"], where, [*scene.members(family), *references])
+    return _with_remains(scene, found, mean_interval(by_seed["correlation"].to_numpy(), scene.confidence), centring)
+
+
+@statistic()
+def early_steps(scene: Scene, centring: str, family: str) -> Measurement:
+    """Steps kept strictly within the first epoch, the fewest of any recipe; 0 where that epoch's end is not kept."""
+    counts = {}
+    for name in scene.members(family):
+        epochs = scene.rows("dynamics", recipe=name)["epoch"].unique()
+        joins = np.isclose(epochs, 1.0).any()
+        counts[name] = int(((epochs > 0) & (epochs < 1)).sum()) if joins else 0
+    return _plain(
+        min(counts.values()), "tables/angle_dynamics.csv: " + ", ".join(f"{k} {v}" for k, v in counts.items())
+    )
+
+
+# --- spectra ----------------------------------------------------------------------------------------------------------
+
+
+@statistic()
+def variance_share(scene: Scene, centring: str, family: str, k: int | str) -> Measurement:
+    """Share of the squared norm in the first k directions at the last step; k is a number, or `classes`."""
+    shares, where = _shares(scene, centring, family)
+    k = _count(scene, k, shares.shape[1])
+    return _of_networks(scene, shares.iloc[:, :k].sum(axis=1, skipna=False), f"{where}, components 1 to {k}", family)
+
+
+@statistic()
+def component_share(scene: Scene, centring: str, family: str, k: int) -> Measurement:
+    """Share of the squared norm in direction k at the last step."""
+    shares, where = _shares(scene, centring, family)
+    k = _count(scene, k, shares.shape[1])
+    return _of_networks(scene, shares.iloc[:, k - 1], f"{where}, component={k}", family)
+
+
+@statistic()
+def cumulative_deviation(scene: Scene, centring: str, family: str, shares: list[float]) -> Measurement:
+    """The largest distance, over k, of the cumulative share of the squared norm from a published curve, at the end."""
+    own, where = _shares(scene, centring, family)
+    _count(scene, len(shares), own.shape[1])
+    distance = (
+        (own.iloc[:, : len(shares)].cumsum(axis=1, skipna=False) - np.array(shares)).abs().max(axis=1, skipna=False)
+    )
+    return _of_networks(scene, distance, where, family)
+
+
+@statistic("off", "expected")
+def cliff(scene: Scene, centring: str, family: str) -> Measurement:
+    """The number of directions before the largest relative fall of singular values, the first of them left aside.
+
+    Among the components kept; a fall after the first direction is another claim's. `expected` is the number of
+    classes, less one when centred, and `off` the mean distance from it.
+    """
+    shares, where = _shares(scene, centring, family)
+    expected = scene.dataset["classes"] - (centring == "centred")
+    if shares.shape[1] < expected + 2:
+        raise Absent(f"spectra.csv keeps {shares.shape[1]} components, too few to see a fall after {expected}")
+    floor = np.finfo(np.float32).eps ** 2  # features are float32: shares below this are rounding
+    values = np.maximum(shares.to_numpy(), floor)
+    position = pd.Series(np.argmax(values[:, 1:-1] / values[:, 2:], axis=1) + 2.0, index=shares.index)
+    found = _of_networks(scene, position, where, family)
+    return _changed(found, extras={"off": float((position - expected).abs().mean()), "expected": expected})
+
+
+@statistic()
+def rank_one_error(scene: Scene, centring: str, family: str, at: str, norm: str) -> Measurement:
+    """Error of the rank-1 reconstruction over the norm of the features, `squared` or `not-squared`, at either end."""
+    shares, where = _shares(scene, centring, family, at)
+    return _of_networks(scene, _rank_one(shares, norm), f"{where}, from component=1", family)
+
+
+@statistic()
+def rank_one_rise(scene: Scene, centring: str, family: str, norm: str) -> Measurement:
+    """The same at the last step minus at the first, by network."""
+    (last, where), (first, _) = (_shares(scene, centring, family, at) for at in ("last", "first"))
+    return _of_networks(scene, _rank_one(last, norm) - _rank_one(first, norm), f"{where} minus first steps", family)
+
+
+@statistic("classes")
+def directions_needed(scene: Scene, centring: str, family: str, share: float) -> Measurement:
+    """Directions that carry more than a share of the squared norm, at the end; one more than are kept if none do."""
+    shares, where = _shares(scene, centring, family)
+    needed = (shares.cumsum(axis=1) <= share).sum(axis=1) + 1.0
+    found = _of_networks(scene, needed, where, family)
+    return _changed(found, extras={"classes": scene.dataset["classes"]})
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+
+@statistic()
+def summary_angle(scene: Scene, centring: str, family: str, column: str) -> Measurement:
+    """Angle of a family's P-vectors, at the last step, to the ones vector or to the projection on the mean feature."""
+    names = scene.members(family)
+    last = _ends(scene.rows("summary", centring, recipe=names), "last")
+    where = scene.cite("summary", centring, recipe=names) + f", last steps: {column}"
+    return _over_seeds(scene, last.groupby("seed")[column].mean(), where, names)
+
+
+@statistic()
+def shape_change(scene: Scene, centring: str, family: str) -> Measurement:
+    """Total variation between the distributions of entries at the first and last of the tabulated steps, by network.
+
+    `null` is its expectation between two samples of as many entries from the last one's distribution.
+    """
+    names = scene.members(family)
+    rows = scene.rows("entries", centring, recipe=names)
+    found = {}
+    for (recipe, seed), own in rows.groupby(["recipe", "seed"], sort=False):
+        counts = own.pivot_table(
+            index="step", columns="bin_low", values="count", aggfunc="sum", fill_value=0
+        ).to_numpy()
+        share = counts / counts.sum(axis=1, keepdims=True)
+        chance = np.sqrt(share[-1] * (1 - share[-1]) / (np.pi * counts[-1].sum())).sum()
+        found[recipe, seed] = (np.abs(share[-1] - share[0]).sum() / 2 if len(share) > 1 else np.nan, chance)
+    table = pd.DataFrame.from_dict(found, orient="index", columns=["change", "chance"])
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["recipe", "seed"])
+    where = scene.cite("entries", centring, recipe=names) + ", first and last steps"
+    return _changed(_of_networks(scene, table["change"], where, family), null=float(table["chance"].mean()))
+
+
+# --- beyond the first vector ------------------------------------------------------------------------------------------
+
+
+@statistic()
+def vector_angle(scene: Scene, centring: str, family: str, k: int) -> Measurement:
+    """Angle of vector k to vector k of the run's own last step, averaged over the steps before it."""
+    rows, where = _own_vectors(scene, centring, family, k)
+    return _of_networks(scene, rows.groupby(["recipe", "seed"])["vector_angle_deg"].mean(), where, family)
+
+
+@statistic()
+def vector_trend(scene: Scene, centring: str, family: str, k: int) -> Measurement:
+    """Spearman's rho of epoch and that angle, over the steps before the last."""
+    rows, where = _own_vectors(scene, centring, family, k)
+    return _of_networks(scene, _trend(rows, "vector_angle_deg"), where, family)
+
+
+@statistic("null_low")
+def subspace_angle(scene: Scene, centring: str, family: str, against: str, k: int | str, which: str) -> Measurement:
+    """Principal angle (`mean`, `largest`) between k-dimensional subspaces of last steps; `null` is of random ones."""
+    names, others = scene.members(family), scene.members(against)
+    dimension = scene.dataset["classes"] if k == "classes" else int(k)
+    rows = scene.rows("subspaces", centring, recipe=names, k=dimension)
+    rows = rows[rows["reference"].isin(others)]
+    if rows.empty:
+        raise Absent(f"tables/subspaces.csv has no k={dimension} of {family} against {against}; see analysis.subspaces")
+    rows = _ends(rows, "last").rename(
+        columns={"recipe": "recipe_a", "seed": "seed_a", "reference": "recipe_b", "reference_seed": "seed_b"}
+    )
+    rows = rows.assign(pair=_pair_names(rows))
+    where = (
+        scene.cite("subspaces", centring, recipe=names, reference=others, k=dimension) + f", last steps: {which}_deg"
+    )
+    found = _over_pairs(scene, [rows], f"{which}_deg", where)
+    return _changed(
+        found,
+        null=float(rows[f"null_{which}_deg"].mean()),
+        extras={"null_low": float(rows["null_largest_low_deg"].mean())},
+    )
+
+
+# --- controls: mismatched samples, choices ----------------------------------------------------------------------------
+
+
+@statistic()
+def mismatch(scene: Scene, centring: str, level: str) -> Measurement:
+    """Angle between P-vectors over samples that do not match, minus what a random matching gives."""
+    names = scene.members("networks")
+    rows = scene.rows(
+        "sensitivity", centring, factor="mismatch", level=level, relation="between", recipe_a=names, recipe_b=names
+    )
+    rows = rows.assign(difference=rows["angle_deg"] - rows["null_formula_deg"], pair=_pair_names(rows))
+    where = scene.cite("sensitivity", centring, factor="mismatch", level=level)
+    largest = rows["correlation"].abs().max()
+    where += f" (mean angle {rows['angle_deg'].mean():.1f}, largest |r| {largest:.2f})"
+    return _changed(_over_pairs(scene, [rows], "difference", where), null=0.0)
+
+
+@statistic()
+def unchanged_verdict(
+    scene: Scene,
+    centring: str,
+    factor: str,
+    relation: str,
+    at_most: float = float("inf"),
+    at_least: float = float("-inf"),
+) -> Measurement:
+    """Share of a factor's levels at which the mean angle is on the same side of a threshold as by the study's choice.
+
+    That is all samples, all features, the training split, no normalisation, the last layer; for `width`, whose levels
+    are pairs of widths, it is all pairs of networks on all samples.
+    """
+    names = scene.members("networks")
+    both = {"relation": relation, "recipe_a": names, "recipe_b": names}
+    rows = scene.rows("sensitivity", centring, factor=factor, **both)
+    own = {"split": "train", "normalisation": "none", "depth": "last"}
+    if factor in own:
+        chosen = scene.rows("sensitivity", centring, factor=factor, level=own[factor], **both)
+    else:
+        chosen = scene.rows("sensitivity", centring, factor="samples" if factor == "width" else factor, **both)
+        chosen = chosen[np.isclose(chosen["value"], 1.0)]
+        if chosen.empty:
+            raise Absent("tables/sensitivity.csv has no share of 1: add it to analysis.sensitivity.shares")
+    passes = at_least <= chosen["angle_deg"].mean() <= at_most
+    levels = rows.groupby("level", sort=False)["angle_deg"].mean().dropna()
+    same = [(at_least <= angle <= at_most) == passes for angle in levels]
+    where = scene.cite("sensitivity", centring, factor=factor, relation=relation)
+    where += ": " + ", ".join(f"{level} {angle:.1f}" for level, angle in levels.items())
+    where += f" degrees, {chosen['angle_deg'].mean():.1f} at the study's own choice"
+    recipes, seeds = _networks_in([rows])
+    share = float(np.mean(same)) if same else float("nan")
+    return Measurement(share, float("nan"), float("nan"), len(same), where, recipes=recipes, seeds=seeds)
+
+
+# --- the population ---------------------------------------------------------------------------------------------------
+
+
+@statistic("p_holm", "loo_low", "loo_high")
+def population_correlation(scene: Scene, centring: str, indicator: str, target: str, group: str) -> Measurement:
+    """Spearman's rho over settings, as `correlations.csv` has it."""
+    rows = scene.rows("correlations", centring, indicator=indicator, target=target, group=group)
+    where = scene.cite("correlations", centring, indicator=indicator, target=target, group=group)
+    return _from_correlations(rows.iloc[0], where)
+
+
+@statistic("p_holm", "loo_low", "loo_high")
+def population_correlation_within(scene: Scene, centring: str, indicator: str, target: str) -> Measurement:
+    """The same within each kind of architecture that has enough settings: the largest rho of any."""
+    rows = scene.rows("correlations", centring, indicator=indicator, target=target)
+    rows = rows[(rows["group"] != "all") & rows["rho"].notna()]
+    if rows.empty:
+        raise Absent(
+            f"tables/correlations.csv has no kind of architecture with enough settings on {scene.dataset['name']}"
+        )
+    weakest = rows.sort_values("rho").iloc[-1]
+    where = scene.cite("correlations", centring, indicator=indicator, target=target, group=weakest["group"])
+    each = ", ".join(f"{group} {rho:.2f}" for group, rho in zip(rows["group"], rows["rho"], strict=True))
+    return _from_correlations(weakest, f"{where} (rho of each: {each})")
+
+
+@statistic("rank")
+def indicator_skill(scene: Scene, centring: str, indicator: str, target: str, group: str) -> Measurement:
+    """Skill of predicting settings left out, as `indicators.csv` has it; `null` is the best other indicator's."""
+    rows = scene.rows("indicators", centring, target=target, group=group)
+    own, others = rows[rows["indicator"] == indicator], rows[rows["indicator"] != indicator]
+    if own.empty:
+        raise Absent(f"tables/indicators.csv has no {indicator} on {scene.dataset['name']}")
+    row = own.iloc[0]
+    others = others.dropna(subset=["skill"]).sort_values("skill")
+    best = others.iloc[-1] if len(others) else None
+    where = scene.cite("indicators", centring, indicator=indicator, target=target, group=group)
+    where += f" (rank {row['rank']:.0f}{f', best other {best.indicator}' if best is not None else ''})"
+    skill, low, high = (float(row[name]) for name in ("skill", "low", "high"))
+    null = float(best["skill"]) if best is not None else float("nan")
+    return Measurement(skill, low, high, int(row["n_settings"]), where, null=null, extras={"rank": float(row["rank"])})
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+
+@statistic()
+def ledger_coverage(scene: Scene, centring: str) -> Measurement:
+    """Share of the rows P0 to C7 with a line that was measured."""
+    wanted = [f"P{i}" for i in range(11)] + [f"C{i}" for i in range(1, 8)]
+    run = {line["row"] for line in scene.ledger if line["verdict"] != "not run"}
+    missing = [row for row in wanted if row not in run]
+    evidence = "tables/claims.csv" + (f": no line of {_listed(missing)} was measured" if missing else "")
+    return _plain(1 - len(missing) / len(wanted), evidence, len(wanted))
+
+
+# --- what they share --------------------------------------------------------------------------------------------------
+
+
+def _is_member(recipe: Mapping[str, Any], rule: Mapping[str, Sequence[str]]) -> bool:
+    if recipe["task"] not in rule["tasks"]:
+        return False
+    if "kinds" not in rule or recipe["kind"] in rule["kinds"]:
+        return True
+    return recipe["kind"] == "torchvision" and recipe["model"]["name"] in rule.get("torchvision", ())
+
+
+def _file(table: str) -> str:
+    names = {
+        "dynamics": "tables/angle_dynamics.csv",
+        "pairs": "tables/angle_pairs.csv",
+        "summary": "tables/entry_summary.csv",
+        "probes": "runs/.../probe.csv",
+        "spectra": "runs/.../spectra.csv",
+    }
+    return names.get(table, f"tables/{table}.csv")
+
+
+def _listed(values: Any) -> str:
+    return "|".join(map(str, values)) if isinstance(values, (list, tuple)) else str(values)
+
+
+def _plain(value: float, evidence: str, n: int = 1) -> Measurement:
+    return Measurement(float(value), float("nan"), float("nan"), n, evidence)
+
+
+def _changed(found: Measurement, **changes: Any) -> Measurement:
+    return Measurement(**{**found.__dict__, **changes})
+
+
+def _ends(rows: pd.DataFrame, at: str) -> pd.DataFrame:
+    """Return the rows of the first or last step of every run."""
+    step = rows.groupby(["recipe", "seed"])["step"].transform("min" if at == "first" else "max")
+    return rows[rows["step"] == step]
+
+
+def _over_seeds(scene: Scene, values: pd.Series, evidence: str, recipes: Sequence[str]) -> Measurement:
+    """Make a measurement of a number a seed."""
+    found = mean_interval(values.to_numpy(dtype=float), scene.confidence)
+    seeds = min([found.n, *(scene.recipe(name)["n_seeds"] for name in recipes if name != DATA)])
+    return Measurement(
+        found.estimate, found.low, found.high, found.n, evidence, recipes=tuple(dict.fromkeys(recipes)), seeds=seeds
+    )
+
+
+def _of_networks(scene: Scene, values: pd.Series, evidence: str, family: str) -> Measurement:
+    """Make a measurement of a number a network, indexed by recipe and seed: recipes averaged within each seed."""
+    return _over_seeds(scene, values.groupby("seed").mean(), evidence, scene.members(family))
+
+
+def _own_layer(scene: Scene, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each recipe's feature layer."""
+    return rows[rows["layer"] == rows["recipe"].map(scene.feature_layers)]
+
+
+def _trend(curve: pd.DataFrame, column: str) -> pd.Series:
+    """Return Spearman's rho of epoch and a column, indexed by recipe and seed."""
+    networks = curve.dropna(subset=[column]).groupby(["recipe", "seed"])
+    return networks[["epoch", column]].apply(
+        lambda own: float(spearman(own["epoch"].to_numpy(), own[column].to_numpy())) if len(own) > 2 else np.nan
+    )
+
+
+def _without_ones(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(without_ones_deg=np.degrees(np.arccos(rows["correlation"].abs().clip(upper=1.0))))
+
+
+def _curve(scene: Scene, centring: str, family: str, reference: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the family's curves, averaged over the seeds of each reference and then over references, and these."""
+    names = scene.members(family)
+    own = {recipe["name"] for recipe in scene.recipes}
+    references = [name for name in scene.references if name in own]
+    if reference != "references":
+        references = [name for name in references if name in scene.members(reference)]
+    if not references:
+        raise Absent(f"this study has no reference that is {reference} on {scene.dataset['name']}")
+    rows = _without_ones(scene.rows("dynamics", centring, recipe=names, reference=references))
+    at = ["recipe", "seed", "step", "epoch"]
+    columns = ["angle_deg", "correlation", "without_ones_deg", "null_mean_deg"]
+    means = rows.groupby([*at, "reference"], sort=False)[columns].mean()
+    return means.groupby(at, sort=False).mean().reset_index(), references
+
+
+def _with_remains(scene: Scene, found: Measurement, correlation: Interval, centring: str) -> Measurement:
+    """Add, of raw vectors, what is left after the mean: r of the entries, its angle, and whether chance explains it."""
+    if centring != "raw":
+        return found
+    r = correlation.estimate
+    text = (
+        f"; without the ones vector r = {r:.3f} [{correlation.low:.3f}, {correlation.high:.3f}], "
+        f"{np.degrees(np.arccos(min(1.0, abs(r)))):.1f} degrees (chance: |r| < {scene.chance_correlation:.3f})"
+    )
+    beyond = bool(correlation.low > scene.chance_correlation)
+    return _changed(found, evidence=found.evidence + text, beyond_chance=beyond)
+
+
+# pairs
+
+
+def _pair_names(rows: pd.DataFrame) -> list[str]:
+    return ["~".join(sorted(pair)) for pair in zip(rows["recipe_a"], rows["recipe_b"], strict=True)]
+
+
+def _pair_rows(scene: Scene, centring: str, a: str, b: str, stage: str = "last") -> pd.DataFrame:
+    """Return the pairs of two families' runs, with the names of both recipes, in one order, as `pair`."""
+    first, second = scene.members(a), scene.members(b)
+    rows = scene.rows("pairs", centring, stage=stage)
+    forth = rows["recipe_a"].isin(first) & rows["recipe_b"].isin(second)
+    back = rows["recipe_a"].isin(second) & rows["recipe_b"].isin(first)
+    rows = rows[forth | back]
+    if rows.empty:
+        raise Absent(
+            f"tables/angle_pairs.csv has no pair of {a} and {b} at the {stage} step on {scene.dataset['name']}"
+        )
+    return rows.assign(pair=_pair_names(rows))
+
+
+def _cite_pairs(scene: Scene, centring: str, a: str, b: str) -> str:
+    sides = {"recipe_a": scene.members(a), "recipe_b": scene.members(b)} if a != b else {"recipes": scene.members(a)}
+    return scene.cite("pairs", centring, stage="last", **sides)
+
+
+def _networks_in(parts: Sequence[pd.DataFrame]) -> tuple[tuple[str, ...], int]:
+    """Return the recipes in tables of pairs, without the data, and the fewest seeds of any."""
+    sides = [
+        rows[[f"recipe_{side}", f"seed_{side}"]].set_axis(["recipe", "seed"], axis=1) for rows in parts for side in "ab"
+    ]
+    networks = pd.concat(sides)
+    networks = networks[networks["recipe"] != DATA]
+    counts = networks.groupby("recipe", sort=False)["seed"].nunique()
+    return tuple(counts.index), int(counts.min()) if len(counts) else 0
+
+
+def _over_pairs(
+    scene: Scene, parts: Sequence[pd.DataFrame], column: str, evidence: str, reduce: Reduction = np.mean
+) -> Measurement:
+    """Make a measurement of a table of pairs, or of the first minus the second, with its jackknife over seeds."""
+    recipes, seeds = _networks_in(parts)
+    found = _jackknife(scene, parts, column, reduce)
+    return Measurement(found.estimate, found.low, found.high, found.n, evidence, recipes=recipes, seeds=seeds)
+
+
+def _jackknife(scene: Scene, parts: Sequence[pd.DataFrame], column: str, reduce: Reduction = np.mean) -> Interval:
+    """Reduce a column over pairs of recipes, each the mean over its pairs of seeds; leave out one seed at a time."""
+    tables = [_PairColumn(rows, column) for rows in parts]
+
+    def estimate(without: int | None = None) -> float:
+        values = [table.reduced(reduce, without) for table in tables]
+        return values[0] - values[1] if len(values) == 2 else values[0]
+
+    seeds = sorted(set().union(*(table.seeds for table in tables)))
+    return jackknife_interval(estimate(), np.array([estimate(seed) for seed in seeds]), scene.confidence)
+
+
+class _PairColumn:
+    """A column of a table of pairs, ready to be averaged with and without a seed."""
+
+    def __init__(self, rows: pd.DataFrame, column: str) -> None:
+        self.values = rows[column].to_numpy(dtype=float)
+        self.pair = np.unique(rows["pair"].to_numpy(dtype=str), return_inverse=True)[1]
+        # The data have no seed, so that leaving out a seed leaves them in.
+        self.ends = [
+            np.where(rows[f"recipe_{side}"] == DATA, -1, rows[f"seed_{side}"]).astype(int) for side in ("a", "b")
+        ]
+
+    @property
+    def seeds(self) -> set[int]:
+        return set(np.unique(self.ends).tolist()) - {-1}
+
+    def reduced(self, reduce: Reduction, without: int | None) -> float:
+        keep = np.isfinite(self.values)
+        if without is not None:
+            keep &= (self.ends[0] != without) & (self.ends[1] != without)
+        counts = np.bincount(self.pair[keep])
+        sums = np.bincount(self.pair[keep], self.values[keep])
+        return float(reduce(sums[counts > 0] / counts[counts > 0])) if keep.any() else float("nan")
+
+
+def _pair_number(scene: Scene, centring: str, column: str, a: str, b: str, of_pairs: str) -> Measurement:
+    """Measure a column over the pairs of two families: the `mean` pair of recipes, the `smallest` or the `median`."""
+    reductions: dict[str, Reduction] = {"mean": np.mean, "smallest": np.min, "median": np.median}
+    reduce = reductions[of_pairs]
+    rows = _pair_rows(scene, centring, a, b)
+    where = _cite_pairs(scene, centring, a, b)
+    if of_pairs == "smallest":
+        means = rows.groupby("pair")[column].mean().dropna()
+        where += f", the smallest: {means.idxmin()}" if len(means) else ""
+    undetermined = int((~rows["determined"].astype(bool)).sum())
+    where += f" ({undetermined} of {len(rows)} pairs have a vector that is not determined)" if undetermined else ""
+    null = _PairColumn(rows, "null_mean_deg").reduced(np.mean, None)
+    null = float(np.cos(np.radians(null))) if column == "cosine" else null
+    found = _changed(_over_pairs(scene, [rows], column, where, reduce), null=null)
+    return _with_remains(scene, found, _jackknife(scene, [rows], "correlation", reduce), centring)
+
+
+# spectra
+
+
+def _shares(scene: Scene, centring: str, family: str, at: str = "last") -> tuple[pd.DataFrame, str]:
+    """Return the shares of the squared norm by (recipe, seed), a column a component, and where they are from."""
+    names = scene.members(family)
+    rows = _own_layer(scene, scene.rows("spectra", centring, recipe=names))
+    if rows.empty:
+        raise Absent(f"spectra.csv has no rows of the feature layer of {family}")
+    table = _ends(rows, at).pivot_table(index=["recipe", "seed"], columns="component", values="variance_share")
+    return table, scene.cite("spectra", centring, recipe=names) + f", {at} steps"
+
+
+def _count(scene: Scene, k: int | str, kept: int) -> int:
+    wanted = int(scene.dataset["classes"] if k == "classes" else k)
+    if wanted > kept:
+        raise Absent(f"spectra.csv keeps {kept} components, and {wanted} are asked for")
+    return wanted
+
+
+def _rank_one(shares: pd.DataFrame, norm: str) -> pd.Series:
+    error = (1 - shares[1]).clip(lower=0.0)
+    return error if norm == "squared" else np.sqrt(error)
+
+
+def _own_vectors(scene: Scene, centring: str, family: str, k: int) -> tuple[pd.DataFrame, str]:
+    names = scene.members(family)
+    rows = scene.rows("subspaces", centring, recipe=names, reference=OWN, k=k)
+    last = rows.groupby(["recipe", "seed"])["step"].transform("max")
+    where = scene.cite("subspaces", centring, recipe=names, reference=OWN, k=k) + ", steps before the last"
+    return rows[rows["step"] < last], where
+
+
+def _residual_width(model: Mapping[str, Any]) -> int:
+    """Return the features of a residual network after its last stage, by its published layout."""
+    if model["kind"] == "wide-resnet":
+        return 64 * model["widen"]
+    depth = int(model["name"].removeprefix("resnet")) if model["kind"] == "torchvision" else model["depth"]
+    return model.get("width", 64) * 8 * (4 if depth >= 50 else 1)  # bottlenecks widen fourfold
+
+
+def _from_correlations(row: pd.Series, where: str) -> Measurement:
+    extras = {name: float(row[name]) for name in ("p_holm", "loo_low", "loo_high")}
+    where += f" (p {row['p_value']:.2g}, Holm {row['p_holm']:.2g}, "
+    where += f"one left out [{row['loo_low']:.2f}, {row['loo_high']:.2f}])"
+    return Measurement(
+        float(row["rho"]), float(row["low"]), float(row["high"]), int(row["n_settings"]), where, extras=extras
+    )

@@ -1,0 +1,106 @@
+"""The studies at the papers' sizes, as far as a small machine can take them.
+
+The data sets themselves cannot be had everywhere: the files here are a few noisy images in the published formats, and
+the workflow's copy is told that these are the published ones. What comes out is never a result.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from harness import ROOT, Workflow
+from published_files import write_published
+
+pytestmark = pytest.mark.workflow
+
+STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("pvectors-*.yaml"))
+DOWNLOADED = {"pvectors-mnist": "mnist", "pvectors-cifar10": "cifar10", "pvectors-cifar100": "cifar100"}
+
+
+def read(name: str) -> dict[str, Any]:
+    """Read a study file, its anchors resolved and nothing shared."""
+    return copy.deepcopy(yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text()))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_whole_study_can_be_planned(tmp_path, name):
+    study = read(name)
+    for dataset in study["datasets"].values():
+        dataset.pop("source", None)  # of one machine
+    workflow = Workflow(tmp_path / "planned", study)
+    done = workflow.snakemake("--dry-run", "--quiet", "rules")
+    assert done.returncode == 0, done.stdout + done.stderr
+    n_recipes = len(study["recipes"]) + sum(
+        len(list(_combinations(sweep["vary"]))) for sweep in study.get("sweeps", {}).values()
+    )
+    assert n_recipes >= 30
+    jobs = workflow.snakemake("--dry-run").stdout
+    n_noise = sum(recipe.get("task") == "noise" for recipe in study["recipes"].values())
+    trained = {line.split("/")[3] for line in jobs.splitlines() if "/weights.json" in line and "output:" in line}
+    assert len(trained) == n_recipes - n_noise
+
+
+def _combinations(vary: dict[str, list[Any]]):
+    import itertools
+
+    return itertools.product(*vary.values())
+
+
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_every_recipe_trains_an_epoch_on_files_in_the_published_format(tmp_path, name):
+    kind = DOWNLOADED[name]
+    study = read(name)
+    source = tmp_path / "source"
+    patch = write_published(kind, source, n_train=24, n_test=12)
+    (dataset,) = study["datasets"].values()
+    dataset["source"] = str(source)
+    study["seeds"] = 1
+    study["sweeps"] = {}
+    # the wide networks have tens of millions of parameters: an epoch is a batch, or two where they are quick
+    for recipe in study["recipes"].values():
+        if "schedule" in recipe:
+            recipe["schedule"] = {"epochs": 1, "batch_size": 24}
+    workflow = Workflow(tmp_path / "study", study)
+    catalogue = workflow.root / "scripts/featurespace/catalogue.py"
+    catalogue.write_text(catalogue.read_text() + patch)
+    networks = [name for name, recipe in study["recipes"].items() if recipe.get("task") != "noise"]
+    runs = [f"results/{name}/runs/{recipe}/block-0" for recipe in networks]
+    workflow.run(*[f"{run}/weights.json" for run in runs], *[f"{run}/probe.csv" for run in runs])
+    for run in runs:
+        history = pd.read_csv(workflow.root / run / "history.csv")
+        assert history["epoch"].tolist()[-1:] in ([1.0], [0.0])
+        assert Path(workflow.root / run / "probe.csv").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_a_narrow_copy_of_the_study_ends_in_its_report(tmp_path, name):
+    kind = DOWNLOADED[name]
+    study = read(name)
+    source = tmp_path / "source"
+    patch = write_published(kind, source, n_train=200, n_test=100)
+    (dataset,) = study["datasets"].values()
+    dataset["source"] = str(source)
+    study["seeds"] = 2
+    keep = ("mlp", "autoencoder", "simclr", "gaussian-noise")
+    study["recipes"] = {recipe: study["recipes"][recipe] for recipe in keep}
+    study["recipes"]["simclr"]["model"] = {"kind": "cnn", "channels": [4], "hidden": 16}
+    del study["recipes"]["simclr"]["layers"]
+    for recipe in study["recipes"].values():
+        if "schedule" in recipe:
+            recipe["schedule"] = {"epochs": 1, "batch_size": 100}
+    study["sweeps"] = {"few": {"base": "mlp", "vary": {"model.widths": [[8], [16]]}}}
+    study["analysis"]["angles"] = {"permutations": 199, "references": ["autoencoder"]}
+    workflow = Workflow(tmp_path / "study", study)
+    catalogue = workflow.root / "scripts/featurespace/catalogue.py"
+    catalogue.write_text(catalogue.read_text() + patch)
+    workflow.run()
+    results = workflow.root / "results" / name
+    claims = pd.read_csv(results / "tables/claims.csv")
+    # two seeds settle nothing
+    needing_seeds = claims[claims["row"].isin(["P3", "P4", "P6", "C3"])]
+    assert set(needing_seeds["verdict"]) <= {"not determined", "not run"}
+    assert (results / "report.html").stat().st_size > 100_000
+    assert workflow.pending() == set()
