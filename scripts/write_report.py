@@ -4,9 +4,18 @@ import os
 from pathlib import Path
 
 from featurespace.files import write_text_atomically
-from featurespace.report import ALTERNATIVES, FigureEntry, caption_html, image_uri, timings, versions, write_html
+from featurespace.report import (
+    ALTERNATIVES,
+    FigureEntry,
+    caption_html,
+    image_uri,
+    timings,
+    versions,
+    with_probes,
+    write_html,
+)
 from featurespace.script import script_edge
-from featurespace.tables import read_table
+from featurespace.tables import read_table, read_tables
 
 if __name__ == "__main__":
     with script_edge(snakemake) as job:
@@ -32,11 +41,14 @@ if __name__ == "__main__":
             )
             for name in job.params["figures"]
         ]
+        runs = read_table(job.input.runs)
+        if job.input.probes:
+            runs = with_probes(runs, read_tables(job.input.probes))
         text = write_html(
             job.params,
             entries,
             {name: read_table(path) for name, path in by_name["csv"].items()},
-            read_table(job.input.runs),
+            runs,
             read_table(job.input.claims) if job.input.claims else None,
             Path(job.input.study).read_text(encoding="utf-8"),
             # undeclared: what is there of the jobs' times, which are no result

@@ -351,9 +351,6 @@ class Plan:
                 spec["n_classes"] = {name: self.n_classes(name) for name in self.used_datasets}
             case "reference_angles" | "early_angles":
                 spec["references"] = self.references
-            case "data_angle_accuracy":
-                members = self._about(self.population_recipes, "name", "population", "kind", "dataset")
-                spec["populations"] = members["recipes"]
         return normalised(spec)
 
     def write_report(self, command: str) -> dict[str, Any]:

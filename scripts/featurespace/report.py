@@ -30,10 +30,39 @@ CENTRINGS = ("raw", "centred")
 # What a figure shows in a few words, for those who cannot see it; its caption says the rest.
 ALTERNATIVES = {
     "angle_dynamics": "Line plots of the P-vector's angle to four references against epoch, raw beside centred.",
-    "angle_matrix": "Heat maps of the angle between the P-vectors of every two recipes, and of their correlation.",
+    "angle_matrix": "Heat maps of the cosine, the raw and centred angle and the correlation of entries between the "
+    "P-vectors of every two recipes.",
+    "reference_angles": "Line plots of the angle to three reference networks against epoch, by family of the network "
+    "being trained, raw and centred.",
+    "early_angles": "Line plots of the P-vector's angle to its own end and to the references against iterations of "
+    "the first two epochs.",
+    "mean_control": "Line plots of the P-vector's angle to the ones vector and to X·mean, of its angle to its own end "
+    "with and without the ones vector, and dots for the share of the change along it.",
+    "permutation_null": "Scatter plots of the permutation null against its formula, and histograms of observed angles "
+    "and null means by kind of pair.",
+    "training_effect": "Dots with intervals for the change of the angle between two networks from the first to the "
+    "last step, raw and centred.",
+    "shuffled_labels": "Dot plots of the angles from networks with shuffled and with true labels to groups of "
+    "networks and to the data.",
     "spectra": "Line plots of singular values by component, and of the first one's share against epoch.",
     "layers": "Plots of compression and discrimination against the depth of a layer, with fitted lines.",
     "training": "Line plots of loss and accuracy against epoch.",
+    "explained_variance": "Share of the squared norm in the first k directions at the first and last step of each "
+    "network, raw and centred, and the error of the rank-one approximation over training.",
+    "entry_densities": "Densities of the P-vector's entries at up to four points of training for the data and each "
+    "network, raw and centred, with the coefficient of variation and the angle to the ones vector.",
+    "entry_samples": "Images of the samples with the lowest and the highest entries of the P-vector, for the data and "
+    "each network, raw and centred, with their classes.",
+    "subspace_angles": "Angles of the first six singular vectors to their last step over training, and principal "
+    "angles between the leading subspaces against their dimension, beside those of random subspaces.",
+    "data_angle_accuracy": "Test accuracy against the angle between a network's P-vector and the data's over many "
+    "settings, raw and centred, on linear and logarithmic axes, with rank correlations.",
+    "indicators": "Absolute rank correlation and out-of-sample skill, with intervals, of the angle to the data and "
+    "simpler indicators of test accuracy and generalisation gap.",
+    "similarity": "Cosine between P-vectors, raw and centred, against CKA, deconfounded CKA, SVCCA and Procrustes "
+    "distance over pairs of networks, at first and last steps.",
+    "sensitivity": "Angles between P-vectors as samples, features, depth, split, normalisation, model and the "
+    "matching of samples change, raw and centred, beside the angle expected of shuffled samples.",
 }
 
 
@@ -381,7 +410,16 @@ RUN_COLUMNS = (
     ("Training accuracy (%)", "train_accuracy", 100.0, ".1f"),
     ("Test accuracy (%)", "test_accuracy", 100.0, ".1f"),
     ("Relative loss", "relative_loss", 1.0, ".3f"),
+    ("Linear probe at first (%)", "first_probe", 100.0, ".1f"),
+    ("Linear probe at last (%)", "last_probe", 100.0, ".1f"),
 )
+
+
+def with_probes(runs: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
+    """Add to each run the test accuracy of the linear probe of its first and of its last step, where there is one."""
+    ordered = probes.sort_values("step")
+    ends = ordered.groupby(["recipe", "seed"])["test_accuracy"].agg(first_probe="first", last_probe="last")
+    return runs.join(ends, on=["recipe", "seed"])
 
 
 def run_rows(runs: pd.DataFrame) -> dict[str, Any]:
@@ -393,7 +431,7 @@ def run_rows(runs: pd.DataFrame) -> dict[str, Any]:
         headings (list of str), recipes (rows of pairs: text, and what stands beneath it), seeds (rows of text) and
         populations (a dict a sweep). Columns that no run has are left out.
     """
-    shown = [column for column in RUN_COLUMNS if runs[column[1]].notna().any()]
+    shown = [column for column in RUN_COLUMNS if column[1] in runs and runs[column[1]].notna().any()]
     stops = runs["converged"].notna().any()
     headings = [heading for heading, *_ in shown] + (["Converged"] if stops else [])
     recipes, seeds = [], []
@@ -443,6 +481,7 @@ def _populations(runs: pd.DataFrame) -> list[dict[str, str]]:
 
 VERDICTS = ("reproduced", "explained by the mean", "not reproduced", "not determined", "not run")
 ROWS = {
+    "Q": "To settle first: does one convention, raw or centred, give both the start and the end that are published?",
     "P0": "What is measured is what is meant",
     "P1": "Samples and sizes",
     "P2": "Training",
@@ -503,6 +542,7 @@ def ledger(claims: pd.DataFrame) -> list[dict[str, Any]]:
         convention, setting, evidence, and `raw`, `centred` or `other` (measured, interval, null, passes).
     """
     groups = []
+    claims = claims.assign(row=claims["row"].mask(claims["claim"].str.startswith("question-"), "Q"))
     order = [row for row in ROWS if row in set(claims["row"])]
     for row in [*order, *(row for row in dict.fromkeys(claims["row"]) if row not in ROWS)]:
         entries = []
@@ -564,7 +604,7 @@ def write_html(
     figures, tables
         The figures in their order, and the tables behind them by name.
     runs
-        `runs.csv`.
+        `runs.csv`, perhaps `with_probes`.
     claims
         `claims.csv`, if the study tests any.
     study_yaml

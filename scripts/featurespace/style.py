@@ -331,10 +331,11 @@ def legend_above(figure: Figure, recipes: Sequence[Artist], signs: Sequence[Arti
     """
 
     def width(handles: Sequence[Artist], columns: int) -> float:
-        # At 7.5 pt a character is about 0.062 in wide; a handle with its gaps takes 0.5 in. Columns fill from the left.
+        # At 7.5 pt a character is about 0.062 in wide; a handle with its gaps takes 0.5 in. Matplotlib makes columns as
+        # equal as they can be.
         lengths = [len(str(handle.get_label())) for handle in handles]
-        rows = max(1, -(-len(lengths) // columns))
-        return sum(0.5 + 0.062 * max(lengths[i : i + rows]) for i in range(0, len(lengths), rows))
+        parts = np.array_split(lengths, min(columns, len(lengths))) if lengths else []
+        return sum(0.5 + 0.062 * float(part.max()) for part in parts)
 
     def place(handles: Sequence[Artist], columns: int, side: Literal["left", "right"]) -> int:
         loc: Any = f"outside upper {side}"

@@ -747,7 +747,7 @@ def make_angles(
             "reference_angle_to_ones_deg": np.degrees(np.arccos(to_ones[1])),
             "null_mean_deg": drawn @ weight + rng.normal(0, 0.01, len(p)),
             "null_low_deg": np.quantile(drawn, 0.05, axis=1),
-            "null_formula_deg": np.degrees(np.arccos(mean)),
+            "null_formula_deg": drawn @ weight,
             "p_value": np.full(len(p), 0.001),
             "relative_gap": np.full(len(p), 0.4),
             "determined": np.full(len(p), True),

@@ -22,6 +22,7 @@ from featurespace.report import (
     run_rows,
     timings,
     versions,
+    with_probes,
     write_html,
 )
 from featurespace.run_table import COLUMNS, tabulate_runs
@@ -388,3 +389,20 @@ def test_members_of_sweeps_are_summed_up_not_listed() -> None:
     assert {row[0] for row in rows["seeds"]} == {"a"}
     (population,) = rows["populations"]
     assert (population["name"], population["n_settings"], population["accuracy"]) == ("many", "3", "60.0% to 80.0%")
+
+
+def test_a_run_says_what_a_linear_probe_reads_from_its_first_and_last_features() -> None:
+    runs = [_run("a", [0, 1], 0, None), _run("b", [0], 0, None)]
+    facts = {"dataset": "digits", "task": "simclr", "kind": "mlp", "population": ""}
+    table = tabulate_runs([h for h, _ in runs], [d for _, d in runs], [facts | {"name": name} for name in "ab"])
+    probes = pd.DataFrame(
+        [("a", 0, 20, 0.8), ("a", 0, 0, 0.6), ("a", 1, 0, 0.7), ("a", 1, 20, 0.9)],
+        columns=["recipe", "seed", "step", "test_accuracy"],
+    )
+    found = with_probes(table, probes)
+    assert found["first_probe"].tolist()[:2] == [0.6, 0.7]
+    assert found["last_probe"].tolist()[:2] == [0.8, 0.9]
+    assert found["last_probe"].isna().tolist() == [False, False, True]
+    rows = run_rows(found)
+    assert rows["headings"][-2:] == ["Linear probe at first (%)", "Linear probe at last (%)"]
+    assert [text for text, _ in rows["recipes"][0]][-2:] == ["65.0", "85.0"]

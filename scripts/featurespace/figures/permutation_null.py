@@ -26,9 +26,6 @@ from featurespace.style import (
 
 # kinds of pairs; the first of a pair's kinds from the end names it
 KINDS = ("trained – trained", "with shuffled labels", "with untrained", "with noise", "with the data")
-# Where the formula is above this, the sign of the cosine is open, and an angle that cannot exceed 90° has a mean below
-# the formula's (half a standard deviation of the cosine is 1° and more for fewer than 1,000 samples).
-FOLDED = 80.0
 BINS = np.arange(0.0, 91.0, 2.0)
 COLUMNS = (
     "dataset",
@@ -59,7 +56,7 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     -------
     DataFrame
         dataset, centring, which (kind of pair), recipe_a, seed_a, recipe_b, seed_b, angle_deg (observed),
-        null_mean_deg (mean over permutations), null_formula_deg (arccos of the expected cosine), deviation_deg (mean
+        null_mean_deg (mean over permutations), null_formula_deg (the same in closed form), deviation_deg (mean
         minus formula). Pairs without an observed angle are left out.
     """
     groups = group_of(spec["recipes"])
@@ -82,12 +79,6 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         part = part.dropna(subset=["angle_deg"]).sort_values(["_centring", "_kind"], kind="stable")
         parts.append(part[list(COLUMNS)])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
-
-
-def _greatest(some: pd.DataFrame, where: str) -> str:
-    """Put the greatest deviation from the formula into words; nothing where there is none."""
-    known = some["deviation_deg"].dropna().abs()
-    return f"{where}greatest {known.max():.2g}°" if len(known) else ""
 
 
 def _scatter(axes: Axes, part: pd.DataFrame, value: str) -> None:
@@ -153,15 +144,15 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
             _scatter(left, part, "null_mean_deg")
             left.set(xlim=(0, 91), ylim=(0, 91), xticks=range(0, 91, 15), yticks=range(0, 91, 15))
             left.set(xlabel="Formula (°)", ylabel="Mean of permutations (°)")
-            near, far = (part[part["null_formula_deg"].le(FOLDED) == side] for side in (True, False))
-            title_panel(left, "null against formula", _greatest(far, f"difference above {FOLDED:.0f}°: "), heading)
+            title_panel(left, "null against formula", "", heading)
             right.axhline(0, color=FAINT, linewidth=0.8, zorder=2)
-            _scatter(right, near, "deviation_deg")
-            right.set(xlim=(0, FOLDED + 1), xticks=range(0, int(FOLDED) + 1, 20))
+            _scatter(right, part, "deviation_deg")
+            right.set(xlim=(0, 91), xticks=range(0, 91, 15))
             right.set(xlabel="Formula (°)", ylabel="Mean − formula (°)")
-            reach = 1.15 * max([0.1, *near["deviation_deg"].dropna().abs()])
+            deviations = part["deviation_deg"].dropna().abs()
+            reach = 1.15 * max([0.1, *deviations])
             right.set_ylim(-reach, reach)
-            title_panel(right, f"difference, up to {FOLDED:.0f}°", _greatest(near, ""))
+            title_panel(right, "difference", f"greatest {deviations.max():.2g}°")
             continue
         for axes, centring in ((left, "raw"), (right, "centred")):
             some = part[(part["which"] == kind) & (part["centring"] == centring)]
