@@ -40,7 +40,8 @@ COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if
 
 CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8") for name in STUDY.figures}
 
-# What is kept, or deleted as soon as everything that reads it has run.
+# What is kept, or deleted as soon as everything that reads it has run. What is small and cheap is always kept: to make
+# it again would make again everything below.
 features_store = directory if STUDY.keep_features else lambda path: temp(directory(path))
 
 

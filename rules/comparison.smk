@@ -18,8 +18,8 @@ rule compare_runs:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=8000,
+        runtime=240,
     params:
         spec=PLAN.compare_runs(),
         code=code_of("compare_runs.py"),
@@ -101,8 +101,8 @@ rule compare_similarity:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=12000,
+        runtime=720,
     params:
         spec=PLAN.compare_similarity(),
         code=code_of("compare_similarity.py"),

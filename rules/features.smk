@@ -8,7 +8,7 @@ rule dump_inputs:
         dataset=ancient("<results>/datasets/{dataset}/dataset.zarr"),
         dataset_digest="<results>/datasets/{dataset}/dataset.json",
     output:
-        store=features_store("<results>/datasets/{dataset}/features.zarr"),
+        store=directory("<results>/datasets/{dataset}/features.zarr"),
         digest="<results>/datasets/{dataset}/features.json",
     log:
         "<logs>/dump_inputs/{dataset}.log",
@@ -93,9 +93,9 @@ rule draw_noise:
         dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
         dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
     output:
-        store=features_store("<results>/runs/{recipe}/block-{block}/features.zarr"),
+        store=directory("<results>/runs/{recipe}/block-{block}/features.zarr"),
         digest="<results>/runs/{recipe}/block-{block}/features.json",
-        ends=features_store("<results>/runs/{recipe}/block-{block}/ends.zarr"),
+        ends=directory("<results>/runs/{recipe}/block-{block}/ends.zarr"),
         ends_digest="<results>/runs/{recipe}/block-{block}/ends.json",
     log:
         "<logs>/draw_noise/{recipe}/block-{block}.log",

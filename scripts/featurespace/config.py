@@ -5,6 +5,7 @@ Only the Snakefile's side imports this module. Rules receive plain, normalised d
 
 from __future__ import annotations
 
+import copy
 import difflib
 import itertools
 import re
@@ -366,6 +367,11 @@ class Augmentation(Section):
     jitter_probability: float = Field(0.8, gt=0, le=1, description="Share of images whose colours are changed.")
     grayscale: float = Field(0.0, ge=0, le=1, description="Share of images that lose their colour; colour images only.")
 
+    @property
+    def changes_images(self) -> bool:
+        """Whether any change can happen at all."""
+        return any((self.pad_crop, self.resized_crop, self.flip, self.jitter, self.hue, self.grayscale))
+
     @field_validator("resized_crop")
     @classmethod
     def _shares_rise(cls, shares: list[float] | None) -> list[float] | None:
@@ -447,8 +453,16 @@ class Recipe(Section):
             raise ValueError("noise: needed by task denoise, and by no other")
         if self.contrast is not None and self.task not in CONTRASTIVE:
             raise ValueError(f"contrast: only {' and '.join(CONTRASTIVE)} have one, not task {self.task}")
-        if self.augmentation is None and self.task in CONTRASTIVE:
+        if self.task in CONTRASTIVE and (self.augmentation is None or not self.augmentation.changes_images):
             raise ValueError(f"augmentation: task {self.task} needs one, or its two views are the same")
+        if self.task in CONTRASTIVE and self.schedule is not None and self.schedule.batch_size == 1:
+            raise ValueError(f"schedule.batch_size: task {self.task} contrasts a sample with others of its batch")
+        if self.task in CONTRASTIVE and self.output_scale != 1:
+            raise ValueError(f"output_scale: task {self.task} scales outputs to length 1")
+        if self.task == "noise":
+            for key in ("init", "dtype", "threads", "output_scale", "pooling"):
+                if key in self.model_fields_set:
+                    raise ValueError(f"{key}: task noise has no network")
         if self.augmentation is not None and self.task not in (*SUPERVISED, *CONTRASTIVE):
             raise ValueError(f"augmentation: task {self.task} takes none")
         if self.task in NOT_TRAINED and (self.schedule is not None or self.optimiser is not None):
@@ -497,12 +511,25 @@ class Sweep(Section):
                     part = part.setdefault(parent, {})
                     if not isinstance(part, dict):
                         raise ValueError(f"vary: {key}: {parent} is no section")
-                part[last] = value
+                part[last] = copy.deepcopy(value)  # members share none of it
             if isinstance(section.get("schedule"), dict):
                 epochs = section["schedule"].get("epochs")
                 section["schedule"] |= {"keep_every": epochs, "keep_early": []}
+            section.pop("layers", None)  # a member's are its own
             sections.append(section)
         return sections
+
+    @model_validator(mode="after")
+    def _keys_and_values_count(self) -> Sweep:
+        for key in (*self.vary, *self.set):
+            if key == "layers" or key in ("schedule.keep_every", "schedule.keep_early"):
+                raise ValueError(f"{key}: of a sweep's members the feature layer's first and last step are kept")
+        for key, values in self.vary.items():
+            if key in self.set:
+                raise ValueError(f"vary.{key}: is under `set` too")
+            if any(value in values[:i] for i, value in enumerate(values)):
+                raise ValueError(f"vary.{key}: a value is there twice, which would make the same network twice")
+        return self
 
 
 # --- analysis ---------------------------------------------------------------------------------------------------
@@ -573,6 +600,13 @@ class Sensitivity(Section):
         [0.125, 0.25, 0.5, 1.0], min_length=1, description="Shares of the samples, and of the features, that are kept."
     )
     seed: Count = Field(0, description="Seed of what is chosen at random.")
+
+    @field_validator("shares")
+    @classmethod
+    def _shares_rise(cls, shares: list[float]) -> list[float]:
+        if sorted(set(shares)) != shares or shares[-1] != 1:
+            raise ValueError("should rise, and end at 1: what the others are compared with")
+        return shares
 
 
 class Statistics(Section):
@@ -652,8 +686,6 @@ class Study(Section):
                     said = _sentence({**first, "loc": ("recipes", member, *first["loc"])})
                     said = said.removeprefix(f"recipes.{member}.")
                     raise ValueError(f"sweeps.{name}.vary: member {i}: {said}") from error
-                if recipe.layers is not None:
-                    recipe = recipe.model_copy(update={"layers": None})
                 names = architectures.layer_names(recipe.model.model_dump())
                 members[member] = (name, recipe.model_copy(update={"layers": [recipe.feature_layer or names[-1]]}))
         return members

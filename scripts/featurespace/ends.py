@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from featurespace.datasets import SPLITS, PreparedDataset, select_sample_set
+from featurespace.datasets import SPLITS, PreparedDataset, select_sample_set, spread_evenly
 from featurespace.errors import FeaturespaceError
 from featurespace.stores import FeatureStore, require_same_samples, sample_hash
 
@@ -34,7 +34,9 @@ def end_rows(dataset: PreparedDataset, sample_set: Mapping[str, Any], held_out: 
     own = select_sample_set(dataset, sample_set["split"], sample_set["limit"])
     if not (np.asarray(dataset.split) == SPLITS["test"]).any():
         return own, len(own)
-    others = np.setdiff1d(select_sample_set(dataset, "test", held_out), own)
+    others = np.setdiff1d(np.flatnonzero(np.asarray(dataset.split) == SPLITS["test"]), own)
+    if held_out is not None:
+        others = others[spread_evenly(dataset.labels[others], held_out)]
     return np.concatenate([own, others]), len(own)
 
 

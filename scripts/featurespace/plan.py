@@ -228,7 +228,7 @@ class Plan:
     def draw_noise(self, recipe: str, block: int) -> dict[str, Any]:
         """How many features are drawn at random, for which samples."""
         spec = self.dump_ends(recipe, block)
-        keys = ("recipe", "block", "dataset", "seeds", "model", "layers", "sample_set", "held_out", "threads")
+        keys = ("recipe", "block", "dataset", "seeds", "model", "layers", "sample_set", "held_out")
         return {key: spec[key] for key in sorted(keys)}
 
     def probe_run(self) -> dict[str, Any]:
@@ -275,29 +275,27 @@ class Plan:
 
     def compare_runs(self) -> dict[str, Any]:
         """Which layer of which recipe is compared, with what, and how the nulls are drawn."""
-        keys = ("name", "dataset", "feature_layer", "blocks", "population", "task")
+        keys = ("name", "dataset", "feature_layer", "blocks", "population")
         angles = self.study.analysis.angles.model_dump() | {"references": self.references}
         return normalised(angles | self._about(self.recipes, *keys))
 
     def compare_subspaces(self) -> dict[str, Any]:
         """Which layers' subspaces are compared, and how the null is drawn."""
         subspaces = self.study.analysis.subspaces.model_dump()
-        return normalised(
-            subspaces | self._about(self.own_recipes, "name", "dataset", "feature_layer", "blocks", "task")
-        )
+        return normalised(subspaces | self._about(self.own_recipes, "name", "dataset", "feature_layer", "blocks"))
 
     def tabulate_entries(self) -> dict[str, Any]:
         """Which P-vectors' entries are described, and when."""
         entries = self.study.analysis.entries.model_dump()
-        return normalised(entries | self._about(self.own_recipes, "name", "dataset", "feature_layer", "blocks", "task"))
+        return normalised(entries | self._about(self.own_recipes, "name", "dataset", "feature_layer", "blocks"))
 
     def compare_similarity(self) -> dict[str, Any]:
         """Which runs the baselines compare."""
-        return normalised(self._about(self.own_recipes, "name", "dataset", "blocks", "task"))
+        return normalised(self._about(self.own_recipes, "name", "dataset", "blocks"))
 
     def assess_sensitivity(self) -> dict[str, Any]:
         """Which runs are compared on parts of their features, and which parts."""
-        keys = ("name", "dataset", "blocks", "task", "kind", "model", "layers", "feature_layer")
+        keys = ("name", "dataset", "blocks", "task", "kind", "model", "layers")
         return normalised(self.study.analysis.sensitivity.model_dump() | self._about(self.own_recipes, *keys))
 
     def correlate_population(self) -> dict[str, Any]:
@@ -331,7 +329,7 @@ class Plan:
 
     def tabulate_runs(self) -> dict[str, Any]:
         """What the run table says of each recipe."""
-        keys = ("name", "dataset", "population", "task", "kind", "blocks")
+        keys = ("name", "dataset", "population", "task", "kind")
         return normalised({"recipes": self._about(self.network_recipes, *keys)["recipes"]})
 
     def plot(self, figure: str) -> dict[str, Any]:

@@ -471,7 +471,7 @@ def _populations(runs: pd.DataFrame) -> list[dict[str, str]]:
                 "model": str(group["model"].iloc[0]),
                 "n_settings": str(group["recipe"].nunique()),
                 "n_seeds": str(group["seed"].nunique()),
-                "accuracy": f"{accuracy.min():.1%} to {accuracy.max():.1%}",
+                "accuracy": f"{accuracy.min():.1%} to {accuracy.max():.1%}" if accuracy.notna().any() else "–",
             }
         )
     return rows

@@ -25,7 +25,7 @@ MEASURES = ("cka", "cka_deconfounded", "svcca", "procrustes", "cosine_raw", "cos
 COLUMNS = ["dataset", "stage", "recipe_a", "seed_a", "recipe_b", "seed_b", "measure", "value"]
 
 SVCCA_VARIANCE = 0.99  # share of variance whose directions enter SVCCA
-CACHE_BYTES = 2**30  # reduced networks that are kept, besides the two that are compared
+CACHE_BYTES = 2**32  # reduced networks that are kept, besides the two that are compared
 
 _TINY = 1e-12  # below it 1 - CKA² is rounding: the input leaves nothing of the similarity matrix
 
@@ -239,7 +239,10 @@ def compare(
     everything = [*networks, data]
     cache = _Cache(everything, cache_bytes)
     cka_input = [nan] * len(everything)
-    for i, j in [(i, len(networks)) for i in range(len(networks))] + pairs_of([(a.recipe, a.seed) for a in networks]):
+    pairs = pairs_of([(a.recipe, a.seed) for a in networks])
+    # seed by seed, so that the networks of one seed stay at hand while they meet
+    pairs.sort(key=lambda pair: (networks[pair[0]].seed, networks[pair[1]].seed))
+    for i, j in [(i, len(networks)) for i in range(len(networks))] + pairs:
         measures = measure_pair(cache[i], cache[j], cka_input[i], cka_input[j])
         if j == len(networks):
             cka_input[i] = measures["cka"]

@@ -118,6 +118,11 @@ BROKEN = [
     ("sweeps", {"many": {"base": "mlp", "vary": {"seeds": []}}}, "sweeps.many.vary.seeds", "empty"),
     ("sweeps", {"many": {"base": "mlp", "vary": {"model.width": [1]}}}, "sweeps.many.vary", "did you mean 'widths'?"),
     ("sweeps", {"many": {"base": "mlp", "vary": {"dataset": ["digit"]}}}, "sweeps.many", "did you mean 'digits'?"),
+    ("sweeps", {"m": {"base": "mlp", "vary": {"seeds": [1, 1]}}}, "sweeps.m.vary.seeds", "twice"),
+    ("sweeps", {"m": {"base": "mlp", "vary": {"seeds": [1]}, "set": {"seeds": 2}}}, "sweeps.m.vary.seeds", "`set`"),
+    ("sweeps", {"m": {"base": "mlp", "set": {"layers": []}, "vary": {"seeds": [1]}}}, "sweeps.m.layers", "feature"),
+    ("recipes.mlp.task", "supcon", "recipes.mlp.augmentation", "two views"),
+    ("analysis", {"sensitivity": {"shares": [0.5]}}, "analysis.sensitivity.shares", "end at 1"),
     ("sweeps", {"m": {"base": "mlp", "vary": {"dataset.x": [1]}}}, "sweeps.m.vary", "no section"),
     ("analysis", {"angles": {"references": ["mlb"]}}, "analysis.angles.references.0", "did you mean 'mlp'?"),
     ("analysis", {"subspaces": {"dimensions": [7]}}, "analysis.subspaces.dimensions", "keeps 6"),
@@ -256,6 +261,60 @@ def test_a_sweep_makes_every_combination_of_its_values_and_keeps_the_ends_only()
     assert plan.population_recipes == ["mlp", "few-01", "few-02", "few-03", "few-04"]
     # the base is as it was
     assert plan.train_run("mlp", 0) == Plan(parse_study(STUDY)).train_run("mlp", 0)
+
+
+def test_members_of_a_sweep_share_nothing_with_each_other_or_the_study():
+    study = copy.deepcopy(SWEPT)
+    study["recipes"]["mlp"]["layers"] = ["hidden2"]
+    study["sweeps"]["few"] = {
+        "base": "mlp",
+        "set": {"schedule": {"batch_size": 20}, "model": {"kind": "mlp", "widths": [7]}},
+        "vary": {"schedule.epochs": [1, 5], "model.batch_norm": [True, False]},
+    }
+    parsed = parse_study(study)
+    plan = Plan(parsed)
+    settings = [
+        (recipe["schedule"]["epochs"], recipe["model"]["batch_norm"], recipe["model"]["widths"])
+        for recipe in (plan.train_run(name, 0) for name in plan.recipes[2:])
+    ]
+    assert settings == [(1, True, [7]), (1, False, [7]), (5, True, [7]), (5, False, [7])]
+    assert parsed.sweeps["few"].set == study["sweeps"]["few"]["set"]
+    assert plan.layers("few-01") == ["hidden1"]  # the base has another depth
+
+
+CONTRASTIVE = {
+    "dataset": "digits",
+    "task": "simclr",
+    "model": {"kind": "mlp", "widths": [8]},
+    "augmentation": {"flip": True},
+    "schedule": {"epochs": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"augmentation": {}}, "augmentation"),
+        ({"augmentation": {"jitter_probability": 0.5}}, "augmentation"),
+        ({"schedule": {"epochs": 1, "batch_size": 1}}, "schedule.batch_size"),
+        ({"output_scale": 2}, "output_scale"),
+        ({"model": {"kind": "linear"}}, "model.kind"),
+    ],
+    ids=["no change", "no jitter", "one sample", "scaled", "linear"],
+)
+def test_a_contrastive_recipe_has_something_to_contrast(changes, key):
+    parse_study(edited("recipes.mlp", CONTRASTIVE))
+    with pytest.raises(FeaturespaceError, match=rf"recipes\.mlp\.{key}: "):
+        parse_study(edited("recipes.mlp", CONTRASTIVE | changes))
+
+
+@pytest.mark.parametrize("key", ["threads", "dtype", "pooling", "init", "output_scale"])
+def test_noise_takes_no_key_of_a_network(key):
+    noise = {"dataset": "digits", "task": "noise", "model": {"kind": "noise"}}
+    values = {"threads": 2, "dtype": "float64", "pooling": "flatten", "init": {}, "output_scale": 2}
+    parse_study(edited("recipes.mlp", noise))
+    with pytest.raises(FeaturespaceError, match=rf"recipes\.mlp\.{key}: task noise has no network"):
+        parse_study(edited("recipes.mlp", noise | {key: values[key]}))
 
 
 def test_a_name_that_a_sweep_makes_is_taken():

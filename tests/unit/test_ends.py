@@ -48,6 +48,12 @@ def test_no_sample_is_both_in_the_sample_set_and_held_out(dataset, split):
         assert (dataset.split[rows[n:]] == 1).all()
 
 
+def test_as_many_are_held_out_as_are_asked_for_although_the_sample_set_is_of_the_same_split(dataset):
+    rows, n = ends.end_rows(dataset, {"split": "test", "limit": 8}, 6)
+    assert (n, len(rows)) == (8, 14)
+    assert len(np.unique(rows)) == 14
+
+
 def test_without_a_test_split_there_is_the_sample_set_only(dataset):
     alone = dataclasses.replace(dataset, split=np.zeros(N_SAMPLES, dtype=np.int8))
     rows, n = ends.end_rows(alone, {"split": "train", "limit": 20}, 10)

@@ -16,6 +16,9 @@ import yaml
 from harness import ROOT, Workflow
 from published_files import write_published
 
+from featurespace.config import parse_study
+from featurespace.plan import Plan
+
 pytestmark = pytest.mark.workflow
 
 STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("pvectors-*.yaml"))
@@ -40,6 +43,10 @@ def test_the_whole_study_can_be_planned(tmp_path, name):
     )
     assert n_recipes >= 30
     n_noise = sum(recipe.get("task") == "noise" for recipe in study["recipes"].values())
+    # a population of the same network over and over would be none
+    plan = Plan(parse_study(study))
+    settings = [str({**plan.train_run(member, 0), "recipe": None}) for member in plan.study.members]
+    assert len(set(settings)) == len(settings) >= 30
     trained = set(re.findall(r"Training (\S+), block", done.stdout + done.stderr))
     assert len(trained) == n_recipes - n_noise
 
