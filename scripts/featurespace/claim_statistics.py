@@ -5,11 +5,13 @@ the arguments that the decision rules give it, and returns a `Measurement`; it r
 the study has nothing to measure.
 
 Two kinds of interval, both over seeds. Where each seed has a number of its own, Student's. Where numbers belong to
-pairs of networks, which share networks, the jackknife that leaves out one seed of all networks at a time. Recipes are
-not sampled: each has the same weight, and the interval does not speak of other recipes.
+two networks, as those of pairs and of curves against references do, they share networks: there it is the jackknife that
+leaves out one seed of all networks, references too, at a time. Recipes are not sampled: each has the same weight, and
+the interval does not speak of other recipes.
 """
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,15 +21,17 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from featurespace.statistics import Interval, bootstrap_interval, jackknife_interval, mean_interval, spearman
+from featurespace.population import MIN_GROUP
+from featurespace.statistics import Interval, jackknife_interval, mean_interval, spearman
 
 DATA = "data"  # the recipe under which a data set's own P-vector goes
 OWN = "own"  # the reference that is the run's own last step
 UNTRAINED_TASKS = ("untrained", "noise", DATA)
 CONTRASTIVE_TASKS = ("simclr", "supcon")
-RESAMPLES = 1999
+PAPER_DATASETS = ("mnist", "cifar10", "cifar100")
 
 Reduction = Callable[[np.ndarray], Any]
+ByNetwork = Callable[[pd.DataFrame], pd.Series]  # rows of curves to a number by recipe and seed
 
 STATISTICS: dict[str, Callable[..., "Measurement"]] = {}
 EXTRAS: dict[str, tuple[str, ...]] = {}  # the names that a statistic's thresholds may use beyond those of all
@@ -61,6 +65,8 @@ class Measurement:
         Whether the entries of the raw P-vectors correlate beyond chance; None where it is not asked.
     permutes
         Whether it rests on the permutation null.
+    lacking
+        What else there is too little of to decide, in words, such as networks without a P-vector.
     """
 
     measured: float
@@ -74,6 +80,7 @@ class Measurement:
     extras: Mapping[str, float] = field(default_factory=dict)
     beyond_chance: bool | None = None
     permutes: bool = False
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Scene:
     """The tables of one data set, and what a study says of it.
 
     `tables` has the names of the ledger's inputs; `recipes` are the study's own on this data set, without the members
-    of sweeps; `ledger` holds the lines so far, and grows.
+    of sweeps; `kinds` are those of all the study's data sets; `ledger` holds the lines so far, and grows.
     """
 
     dataset: Mapping[str, Any]
@@ -93,6 +100,7 @@ class Scene:
     confidence: float
     correlation_p: float
     permutations: int
+    kinds: Sequence[str] = ()
     ledger: Sequence[Mapping[str, Any]] = ()
 
     def members(self, family: str) -> list[str]:
@@ -271,7 +279,16 @@ def feature_width(scene: Scene, centring: str, family: str) -> Measurement:
 
 @statistic()
 def study_size(scene: Scene, centring: str, what: str) -> Measurement:
-    """Seeds (the fewest of a network), architectures, tasks (of the paper's three) or epochs (the fewest of a CNN)."""
+    """Seeds (the fewest of a network), architectures, tasks, data sets (the paper's) or epochs (the fewest of a CNN).
+
+    Absent for data sets unless the study has all three: each may be a study of its own, and a study sees no other.
+    """
+    if what == "datasets":
+        own = [kind for kind in PAPER_DATASETS if kind in scene.kinds]
+        if len(own) < len(PAPER_DATASETS):
+            here = f"this one has {len(own)} of the paper's {len(PAPER_DATASETS)}"
+            raise Absent(f"each data set is a study of its own, and {here}: the ledgers of all are to be read together")
+        return _plain(len(own), "study.yaml: datasets " + _listed(own))
     networks = [scene.recipe(name) for name in scene.members("networks")]
     tasks = {"classify": "classification", "reconstruct": "reconstruction", "denoise": "reconstruction"}
     counts: dict[str, Callable[[], int]] = {
@@ -293,7 +310,7 @@ def identity_error(scene: Scene, centring: str) -> Measurement:
     rows = pd.concat([scene.rows(table, centring)[columns] for table in ("pairs", "dynamics")]).dropna()
     ones, other = (np.radians(rows[column].to_numpy()) for column in columns[2:])
     identity = np.cos(ones) * np.cos(other) + rows["correlation"].to_numpy() * np.sin(ones) * np.sin(other)
-    error = np.abs(rows["cosine"].to_numpy() - identity).max()
+    error = np.abs(rows["cosine"].to_numpy() - identity).max() if len(rows) else float("nan")
     where = f"{scene.cite('pairs', centring)}; tables/angle_dynamics.csv: {len(rows):,} rows in all"
     return _plain(error, where, len(rows))
 
@@ -371,27 +388,67 @@ def angle_difference(scene: Scene, centring: str, a: str, b: str, minus_a: str, 
 @statistic()
 def training_effect(scene: Scene, centring: str, a: str, b: str) -> Measurement:
     """Angle between two families at the last step minus that at the first, over pairs of recipes that have both."""
-    last, first = (_pair_rows(scene, centring, a, b, stage) for stage in ("last", "first"))
-    both = set(last["pair"]) & set(first["pair"])
-    parts = [rows[rows["pair"].isin(both)] for rows in (last, first)]
-    if not both:
+    parts = _in_both([_pair_rows(scene, centring, a, b, stage) for stage in ("last", "first")])
+    if parts[0].empty:
         raise Absent(f"tables/angle_pairs.csv has no pair of {a} and {b} at both stages")
     where = f"{_cite_pairs(scene, centring, a, b)}, minus stage=first"
     return _changed(_over_pairs(scene, parts, "angle_deg", where), null=0.0)
 
 
 @statistic()
+def shuffled_difference(scene: Scene, centring: str, against: str) -> Measurement:
+    """Angle of shuffled-label networks to others minus that of their twins with true labels to the same others.
+
+    A twin is supervised and of the same kind of model (of torchvision's, the same model), so that the labels make the
+    difference and not the architecture; the others are a family without either of the two. Each shuffled recipe, twin
+    and other has the same weight.
+    """
+    parts: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
+    twins = []
+    for name in scene.members("shuffled"):
+        for twin in scene.members("supervised"):
+            if _twin_key(scene.recipe(name)) != _twin_key(scene.recipe(twin)):
+                continue
+            others = [other for other in scene.members(against) if other not in (name, twin)]
+            twins.append(f"{name} and {twin}{_differences(scene.recipe(name), scene.recipe(twin))}")
+            for rows, one in zip(parts, (name, twin), strict=True):
+                for other in others:
+                    found = _rows_between(scene, centring, [one], [other])
+                    rows.append(found.assign(pair=f"{name} {twin} {other}"))
+    if not twins:
+        raise Absent(f"no shuffled-label network on {scene.dataset['name']} has a twin with true labels of its kind")
+    both = _in_both([pd.concat(rows) for rows in parts]) if parts[0] else []
+    if not both or both[0].empty:
+        raise Absent(f"tables/angle_pairs.csv has no {against} to compare both {' or both '.join(twins)} with")
+    where = scene.cite("pairs", centring, stage="last") + f", to {against}: " + "; ".join(dict.fromkeys(twins))
+    return _changed(_over_pairs(scene, both, "angle_deg", where), null=0.0)
+
+
+@statistic()
 def pairs_beyond_permutation(scene: Scene, centring: str, family: str) -> Measurement:
-    """Share of pairs of runs closer than chance: by r against its variance over permutations, and by their count."""
-    rows = _pair_rows(scene, centring, family, family).dropna(subset=["p_value", "correlation"])
-    least = max(scene.correlation_p, 1 / (1 + scene.permutations))
-    closer = (rows["correlation"].abs() > scene.chance_correlation) & (rows["p_value"] <= least * (1 + 1e-9))
-    share = float(closer.mean()) if len(rows) else float("nan")
-    where = (
-        f"{_cite_pairs(scene, centring, family, family)}: |r| > {scene.chance_correlation:.3f}, p_value <= {least:.2g}"
+    """Share of pairs of runs closer than chance: by r against its variance over permutations, and by their count.
+
+    Twice as many permutations as the p-value asks for are wanted, so that a pair closer than all of them is below it.
+    """
+    rows = _pair_rows(scene, centring, family, family)
+    known = rows.dropna(subset=["p_value", "correlation"])
+    closer = (known["correlation"].abs() > scene.chance_correlation) & (known["p_value"] < scene.correlation_p)
+    share = float(closer.mean()) if len(known) else float("nan")
+    where = f"{_cite_pairs(scene, centring, family, family)}: |r| > {scene.chance_correlation:.3f}"
+    recipes, seeds = _networks_in([known])
+    lacking = _without_vector(scene, [rows], "correlation")
+    wanted = round(2 / scene.correlation_p) - 1
+    if scene.permutations < wanted:
+        lacking = (f"too few permutations for p < {scene.correlation_p:g}: {scene.permutations}, of {wanted} wanted",)
+    return Measurement(
+        share,
+        *(float("nan"), float("nan"), len(known)),
+        f"{where}, p_value < {scene.correlation_p:g}",
+        recipes=recipes,
+        seeds=seeds,
+        permutes=True,
+        lacking=lacking,
     )
-    recipes, seeds = _networks_in([rows])
-    return Measurement(share, float("nan"), float("nan"), len(rows), where, recipes=recipes, seeds=seeds, permutes=True)
 
 
 @statistic("start", "start_low")
@@ -406,25 +463,40 @@ def start_and_end(scene: Scene, centring: str, family: str, other: str) -> Measu
         seeds=min(s for s in (end.seeds, start.seeds) if s is not None),
         extras={"start": start.measured, "start_low": start.low},
         beyond_chance=None,
+        lacking=tuple(dict.fromkeys([*end.lacking, *start.lacking])),
     )
 
 
 @statistic()
 def rank_agreement(scene: Scene, centring: str, measure: str) -> Measurement:
-    """Spearman's rho, over pairs of networks, of the P-vector's |cos| and another similarity of the same features."""
+    """Spearman's rho, over pairs of recipes, of the P-vector's |cos| and another similarity of the same features.
+
+    Each pair is averaged over its pairs of seeds. Pairs share recipes and so are no independent draws: the interval is
+    the jackknife over seeds, and says how far rho is settled for these recipes, not for others.
+    """
     names = scene.members("networks")
     rows = scene.rows("similarity", stage="last", recipe_a=names, recipe_b=names)
-    table = rows.pivot_table(index=["recipe_a", "recipe_b"], columns="measure", values="value")
     columns = [f"cosine_{centring}", measure]
-    if not set(columns) <= set(table.columns):
+    if not set(columns) <= set(rows["measure"]):
         raise Absent(f"tables/similarity.csv has no {' or '.join(columns)} of two networks on {scene.dataset['name']}")
-    known = table[columns].dropna().to_numpy()
-    x, y = known[:, 0], known[:, 1] * (-1 if measure == "procrustes" else 1)  # a distance
-    ends = bootstrap_interval((x, y), spearman, RESAMPLES, np.random.default_rng(0), scene.confidence)
-    rho = float(spearman(x, y)) if len(known) > 1 else float("nan")
-    where = f"{scene.cite('similarity', stage='last')}: {columns[0]} against {measure}, {len(known)} pairs of recipes"
+    rows = rows[rows["measure"].isin(columns)]
+
+    def known(without: int | None = None) -> pd.DataFrame:
+        kept = rows[(rows["seed_a"] != without) & (rows["seed_b"] != without)]
+        means = kept.pivot_table(index=["recipe_a", "recipe_b"], columns="measure", values="value")
+        return means.reindex(columns=columns).dropna()
+
+    def estimate(without: int | None = None) -> float:
+        x, y = known(without).to_numpy().T
+        return float(spearman(x, -y if measure == "procrustes" else y)) if len(x) > 1 else float("nan")  # a distance
+
+    found = _left_out(scene, estimate, {*rows["seed_a"], *rows["seed_b"]})
+    where = f"{scene.cite('similarity', stage='last')}: {columns[0]} against {measure}, {len(known())} pairs of recipes"
+    lacking = _without_vector(scene, [rows[rows["measure"] == columns[0]]], "value")
     _, seeds = _networks_in([rows])
-    return Measurement(rho, *ends, len(known), where, recipes=tuple(names), seeds=seeds)
+    return Measurement(
+        found.estimate, found.low, found.high, found.n, where, recipes=tuple(names), seeds=seeds, lacking=lacking
+    )
 
 
 # --- curves over training ---------------------------------------------------------------------------------------------
@@ -433,74 +505,94 @@ def rank_agreement(scene: Scene, centring: str, measure: str) -> Measurement:
 @statistic()
 def curve_angle(scene: Scene, centring: str, family: str, reference: str, at: str) -> Measurement:
     """Angle to the last steps of reference networks, at the `first` or `last` step of a family's networks."""
-    curve, references = _curve(scene, centring, family, reference)
-    ends = _ends(curve, at)
-    by_seed = ends.groupby("seed")[["angle_deg", "correlation", "null_mean_deg"]].mean()
-    found = _over_seeds(
-        scene,
-        by_seed["angle_deg"],
-        scene.cite("dynamics", centring, recipe=scene.members(family), reference=references) + f", {at} steps",
-        [*scene.members(family), *references],
-    )
-    found = _changed(found, null=float(by_seed["null_mean_deg"].mean()))
-    return _with_remains(scene, found, mean_interval(by_seed["correlation"].to_numpy(), scene.confidence), centring)
+    rows, where = _curves(scene, centring, family, reference)
+    ends = _ends(rows, at)
+    found = _over_curves(scene, ends, _mean_of("angle_deg"), f"{where}, {at} steps")
+    found = _changed(found, null=_curve_number(scene, ends, _mean_of("null_mean_deg")).estimate)
+    return _with_remains(scene, found, _curve_number(scene, ends, _mean_of("correlation")), centring)
 
 
 @statistic()
 def curve_angle_without_ones(scene: Scene, centring: str, family: str, reference: str, at: str) -> Measurement:
     """The same once the ones vector is taken out of both vectors, arccos |r|."""
-    curve, references = _curve(scene, centring, family, reference)
-    by_seed = _ends(curve, at).groupby("seed")["without_ones_deg"].mean()
-    where = scene.cite("dynamics", centring, recipe=scene.members(family), reference=references)
-    return _over_seeds(scene, by_seed, f"{where}, {at} steps: arccos|r|", [*scene.members(family), *references])
+    rows, where = _curves(scene, centring, family, reference)
+    ends = _without_ones(_ends(rows, at))
+    return _over_curves(scene, ends, _mean_of("without_ones_deg"), f"{where}, {at} steps: arccos|r|")
+
+
+@statistic()
+def change_left(scene: Scene, centring: str, family: str, reference: str) -> Measurement:
+    """What is left, once the ones vector is taken out of both vectors, of the rise of |cos| to the references.
+
+    From the first step to the last, (|r| last - |r| first) / (|cos| last - |cos| first), each a mean over recipes;
+    above 1 where the mean hides a rise. Missing where |cos| does not rise: there is nothing to have a share of.
+    """
+    rows, where = _curves(scene, centring, family, reference)
+    rows = rows.assign(cosine=rows["cosine"].abs(), without_ones=rows["correlation"].abs())
+    ends = {at: _ends(rows, at) for at in ("first", "last")}
+
+    def rise(column: str, without: int | None = None) -> float:
+        first, last = (_reduced(ends[at], _mean_of(column), without) for at in ("first", "last"))
+        return last - first
+
+    def estimate(without: int | None = None) -> float:
+        whole = rise("cosine", without)
+        return rise("without_ones", without) / whole if whole > 0 else float("nan")
+
+    seeds = _curve_seeds(rows)
+    found = _left_out(scene, estimate, seeds)
+    ends_of = (found.low, found.high) if found.n == len(seeds) else (float("nan"),) * 2  # it rises without any seed
+    where += f", first to last steps: |cos| rises by {rise('cosine'):.3f}, |r| by {rise('without_ones'):.3f}"
+    whole = _over_curves(scene, pd.concat(ends.values()), _mean_of("cosine"), where)
+    return _changed(whole, measured=found.estimate, low=ends_of[0], high=ends_of[1], n=found.n)
 
 
 @statistic()
 def curve_trend(scene: Scene, centring: str, family: str, reference: str) -> Measurement:
     """Spearman's rho of epoch and angle to the reference networks, by network."""
-    curve, references = _curve(scene, centring, family, reference)
-    rho = _trend(curve, "angle_deg")
-    where = scene.cite("dynamics", centring, recipe=scene.members(family), reference=references)
-    found = _over_seeds(scene, rho.groupby("seed").mean(), where, [*scene.members(family), *references])
-    correlation = _ends(curve, "last").groupby("seed")["correlation"].mean()
-    return _with_remains(scene, found, mean_interval(correlation.to_numpy(), scene.confidence), centring)
+    rows, where = _curves(scene, centring, family, reference)
+    found = _over_curves(scene, rows, lambda kept: _trend(_averaged(kept, "angle_deg"), "angle_deg"), where)
+    return _with_remains(scene, found, _curve_number(scene, _ends(rows, "last"), _mean_of("correlation")), centring)
 
 
 @statistic()
-def curve_minimum(scene: Scene, centring: str, family: str, reference: str) -> Measurement:
-    """The smallest angle to the reference networks over training, by network."""
-    curve, references = _curve(scene, centring, family, reference)
-    smallest = curve.groupby(["recipe", "seed"])["angle_deg"].min().groupby("seed").mean()
-    where = scene.cite("dynamics", centring, recipe=scene.members(family), reference=references)
-    return _over_seeds(scene, smallest, f"{where}, all steps", [*scene.members(family), *references])
+def curve_minimum(scene: Scene, centring: str, family: str) -> Measurement:
+    """The smallest angle of a network, over its steps, to any network of the same recipe and another seed."""
+    rows, where = _curves(scene, centring, family, family, same_recipe=True)
+    return _over_curves(
+        scene, rows, lambda kept: kept.groupby(["recipe", "seed"])["angle_deg"].min(), f"{where}, all steps"
+    )
 
 
 @statistic()
-def curve_plateau(scene: Scene, centring: str, family: str, reference: str) -> Measurement:
-    """Angle to the reference networks, averaged over the last quarter of training."""
-    curve, references = _curve(scene, centring, family, reference)
-    end = curve.groupby(["recipe", "seed"])["epoch"].transform("max")
-    late = curve[curve["epoch"] >= 0.75 * end]
-    jitter = late.groupby(["recipe", "seed"])["angle_deg"].std().mean()
-    by_network = late.groupby(["recipe", "seed"])[["angle_deg", "correlation"]].mean()
-    by_seed = by_network.groupby("seed").mean()
-    where = scene.cite("dynamics", centring, recipe=scene.members(family), reference=references)
+def curve_plateau(scene: Scene, centring: str, family: str) -> Measurement:
+    """Angle to networks of the same recipe and another seed, averaged over the last quarter of training."""
+    rows, where = _curves(scene, centring, family, family, same_recipe=True)
+    late = rows[rows["epoch"] >= 0.75 * rows.groupby(["recipe", "seed"])["epoch"].transform("max")]
+    jitter = _averaged(late, "angle_deg").groupby(["recipe", "seed"])["angle_deg"].std().mean()
     where += f", last quarter of epochs (standard deviation over steps {jitter:.2f} degrees)"
-    found = _over_seeds(scene, by_seed["angle_deg"], where, [*scene.members(family), *references])
-    return _with_remains(scene, found, mean_interval(by_seed["correlation"].to_numpy(), scene.confidence), centring)
+    found = _over_curves(scene, late, _mean_of("angle_deg"), where)
+    return _with_remains(scene, found, _curve_number(scene, late, _mean_of("correlation")), centring)
 
 
 @statistic()
 def early_steps(scene: Scene, centring: str, family: str) -> Measurement:
-    """Steps kept strictly within the first epoch, the fewest of any recipe; 0 where that epoch's end is not kept."""
-    counts = {}
+    """Steps kept strictly within the first epoch, the fewest of any recipe; 0 where that epoch's end is not kept.
+
+    Recipes that keep no such step are not looked at within the first epoch: they are named, and not counted.
+    """
+    counts, without = {}, []
     for name in scene.members(family):
         epochs = scene.rows("dynamics", recipe=name)["epoch"].unique()
-        joins = np.isclose(epochs, 1.0).any()
-        counts[name] = int(((epochs > 0) & (epochs < 1)).sum()) if joins else 0
-    return _plain(
-        min(counts.values()), "tables/angle_dynamics.csv: " + ", ".join(f"{k} {v}" for k, v in counts.items())
-    )
+        within = int(((epochs > 0) & (epochs < 1)).sum())
+        if within:
+            counts[name] = within if np.isclose(epochs, 1.0).any() else 0
+        else:
+            without.append(name)
+    if not counts:
+        raise Absent(f"no recipe on {scene.dataset['name']} keeps a step within the first epoch")
+    where = "tables/angle_dynamics.csv: " + ", ".join(f"{name} {count}" for name, count in counts.items())
+    return _plain(min(counts.values()), where + (f"; no such step kept: {', '.join(without)}" if without else ""))
 
 
 # --- spectra ----------------------------------------------------------------------------------------------------------
@@ -537,16 +629,19 @@ def cumulative_deviation(scene: Scene, centring: str, family: str, shares: list[
 def cliff(scene: Scene, centring: str, family: str) -> Measurement:
     """The number of directions before the largest relative fall of singular values, the first of them left aside.
 
-    Among the components kept; a fall after the first direction is another claim's. `expected` is the number of
-    classes, less one when centred, and `off` the mean distance from it.
+    Among the components kept whose share is more than rounding; a fall after the first direction is another claim's.
+    `expected` is the number of classes, less one when centred, and `off` the mean distance from it.
     """
     shares, where = _shares(scene, centring, family)
     expected = scene.dataset["classes"] - (centring == "centred")
     if shares.shape[1] < expected + 2:
         raise Absent(f"spectra.csv keeps {shares.shape[1]} components, too few to see a fall after {expected}")
     floor = np.finfo(np.float32).eps ** 2  # features are float32: shares below this are rounding
-    values = np.maximum(shares.to_numpy(), floor)
-    position = pd.Series(np.argmax(values[:, 1:-1] / values[:, 2:], axis=1) + 2.0, index=shares.index)
+    values = shares.where(shares > floor).to_numpy()
+    falls = values[:, 1:-1] / values[:, 2:]
+    some = np.isfinite(falls).any(axis=1)
+    position = pd.Series(np.nan, index=shares.index)
+    position[some] = np.nanargmax(falls[some], axis=1) + 2.0
     found = _of_networks(scene, position, where, family)
     return _changed(found, extras={"off": float((position - expected).abs().mean()), "expected": expected})
 
@@ -567,9 +662,15 @@ def rank_one_rise(scene: Scene, centring: str, family: str, norm: str) -> Measur
 
 @statistic("classes")
 def directions_needed(scene: Scene, centring: str, family: str, share: float) -> Measurement:
-    """Directions that carry more than a share of the squared norm, at the end; one more than are kept if none do."""
+    """Directions that carry more than a share of the squared norm, at the end.
+
+    If those kept do not, one more than are kept, which is too few to say; missing if that is fewer than `classes`.
+    """
     shares, where = _shares(scene, centring, family)
-    needed = (shares.cumsum(axis=1) <= share).sum(axis=1) + 1.0
+    sums = shares.cumsum(axis=1, skipna=False)
+    needed = ((sums <= share).sum(axis=1) + 1.0).where(sums.notna().all(axis=1))
+    if shares.shape[1] < scene.dataset["classes"]:
+        needed = needed.where(sums.iloc[:, -1] > share)
     found = _of_networks(scene, needed, where, family)
     return _changed(found, extras={"classes": scene.dataset["classes"]})
 
@@ -583,7 +684,7 @@ def summary_angle(scene: Scene, centring: str, family: str, column: str) -> Meas
     names = scene.members(family)
     last = _ends(scene.rows("summary", centring, recipe=names), "last")
     where = scene.cite("summary", centring, recipe=names) + f", last steps: {column}"
-    return _over_seeds(scene, last.groupby("seed")[column].mean(), where, names)
+    return _of_networks(scene, last.set_index(["recipe", "seed"])[column], where, family)
 
 
 @statistic()
@@ -619,17 +720,30 @@ def vector_angle(scene: Scene, centring: str, family: str, k: int) -> Measuremen
 
 
 @statistic()
-def vector_trend(scene: Scene, centring: str, family: str, k: int) -> Measurement:
-    """Spearman's rho of epoch and that angle, over the steps before the last."""
+def vector_trend(
+    scene: Scene, centring: str, family: str, k: int | str, column: str = "vector_angle_deg"
+) -> Measurement:
+    """Spearman's rho of epoch and that angle, or the mean principal one (`mean_deg`), over steps before the last."""
     rows, where = _own_vectors(scene, centring, family, k)
-    return _of_networks(scene, _trend(rows, "vector_angle_deg"), where, family)
+    return _of_networks(scene, _trend(rows, column), f"{where}: {column}", family)
+
+
+@statistic()
+def subspace_change(scene: Scene, centring: str, family: str, k: int | str) -> Measurement:
+    """Mean principal angle to the data's k-dimensional subspace at the last step minus at the first, by network."""
+    names, dimension = scene.members(family), _dimension(scene, k)
+    rows = scene.rows("subspaces", centring, recipe=names, reference=DATA, k=dimension)
+    last, first = (_ends(rows, at).set_index(["recipe", "seed"])["mean_deg"] for at in ("last", "first"))
+    where = scene.cite("subspaces", centring, recipe=names, reference=DATA, k=dimension)
+    where += f": mean_deg, from {first.mean():.1f} at first steps to {last.mean():.1f} at last ones"
+    return _changed(_of_networks(scene, last - first, where, family), null=0.0)
 
 
 @statistic("null_low")
 def subspace_angle(scene: Scene, centring: str, family: str, against: str, k: int | str, which: str) -> Measurement:
     """Principal angle (`mean`, `largest`) between k-dimensional subspaces of last steps; `null` is of random ones."""
     names, others = scene.members(family), scene.members(against)
-    dimension = scene.dataset["classes"] if k == "classes" else int(k)
+    dimension = _dimension(scene, k)
     rows = scene.rows("subspaces", centring, recipe=names, k=dimension)
     rows = rows[rows["reference"].isin(others)]
     if rows.empty:
@@ -678,7 +792,8 @@ def unchanged_verdict(
     """Share of a factor's levels at which the mean angle is on the same side of a threshold as by the study's choice.
 
     That is all samples, all features, the training split, no normalisation, the last layer; for `width`, whose levels
-    are pairs of widths, it is all pairs of networks on all samples.
+    are pairs of widths, it is all pairs of networks on all samples. The study's own level agrees with itself, and does
+    not count.
     """
     names = scene.members("networks")
     both = {"relation": relation, "recipe_a": names, "recipe_b": names}
@@ -692,14 +807,20 @@ def unchanged_verdict(
         if chosen.empty:
             raise Absent("tables/sensitivity.csv has no share of 1: add it to analysis.sensitivity.shares")
     passes = at_least <= chosen["angle_deg"].mean() <= at_most
-    levels = rows.groupby("level", sort=False)["angle_deg"].mean().dropna()
+    others = rows if factor == "width" else rows[~rows["level"].isin(chosen["level"])]
+    if others.empty:
+        raise Absent(f"tables/sensitivity.csv has no level of {factor} but the study's own on {scene.dataset['name']}")
+    levels = others.groupby("level", sort=False)["angle_deg"].mean().dropna()
     same = [(at_least <= angle <= at_most) == passes for angle in levels]
     where = scene.cite("sensitivity", centring, factor=factor, relation=relation)
     where += ": " + ", ".join(f"{level} {angle:.1f}" for level, angle in levels.items())
     where += f" degrees, {chosen['angle_deg'].mean():.1f} at the study's own choice"
     recipes, seeds = _networks_in([rows])
     share = float(np.mean(same)) if same else float("nan")
-    return Measurement(share, float("nan"), float("nan"), len(same), where, recipes=recipes, seeds=seeds)
+    lacking = _without_vector(scene, [others], "angle_deg") if relation == "between" else ()
+    return Measurement(
+        share, float("nan"), float("nan"), len(same), where, recipes=recipes, seeds=seeds, lacking=lacking
+    )
 
 
 # --- the population ---------------------------------------------------------------------------------------------------
@@ -715,22 +836,34 @@ def population_correlation(scene: Scene, centring: str, indicator: str, target: 
 
 @statistic("p_holm", "loo_low", "loo_high")
 def population_correlation_within(scene: Scene, centring: str, indicator: str, target: str) -> Measurement:
-    """The same within each kind of architecture that has enough settings: the largest rho of any."""
+    """The same within each kind of architecture with enough settings: of each number the worst of any, for rho < 0."""
     rows = scene.rows("correlations", centring, indicator=indicator, target=target)
     rows = rows[(rows["group"] != "all") & rows["rho"].notna()]
     if rows.empty:
         raise Absent(
             f"tables/correlations.csv has no kind of architecture with enough settings on {scene.dataset['name']}"
         )
-    weakest = rows.sort_values("rho").iloc[-1]
-    where = scene.cite("correlations", centring, indicator=indicator, target=target, group=weakest["group"])
+    worst = rows.max(numeric_only=True).to_dict() | {"n_settings": rows["n_settings"].min()}
+    # A number that is missing in one group is missing in the worst of all.
+    worst |= {name: np.nan for name in ("high", "p_value", "p_holm", "loo_high") if rows[name].isna().any()}
     each = ", ".join(f"{group} {rho:.2f}" for group, rho in zip(rows["group"], rows["rho"], strict=True))
-    return _from_correlations(weakest, f"{where} (rho of each: {each})")
+    population = scene.tables["population"]
+    kinds: list[str] = [] if population.empty else population["kind"].unique().tolist()
+    idle = [kind for kind in kinds if kind not in set(rows["group"])]
+    where = scene.cite("correlations", centring, indicator=indicator, target=target, group=list(rows["group"]))
+    where += f" (the worst of each number; rho of each: {each}"
+    where += (
+        f"; not tested, with fewer than {MIN_GROUP} settings or none that vary: {', '.join(idle)})" if idle else ")"
+    )
+    return _from_correlations(pd.Series(worst), where)
 
 
-@statistic("rank")
+@statistic("rank", "diff_low")
 def indicator_skill(scene: Scene, centring: str, indicator: str, target: str, group: str) -> Measurement:
-    """Skill of predicting settings left out, as `indicators.csv` has it; `null` is the best other indicator's."""
+    """Skill of predicting settings left out, as `indicators.csv` has it; `null` is the best other indicator's.
+
+    `diff_low` is the lower end of the interval of its difference, paired over settings, from the best other's.
+    """
     rows = scene.rows("indicators", centring, target=target, group=group)
     own, others = rows[rows["indicator"] == indicator], rows[rows["indicator"] != indicator]
     if own.empty:
@@ -739,10 +872,15 @@ def indicator_skill(scene: Scene, centring: str, indicator: str, target: str, gr
     others = others.dropna(subset=["skill"]).sort_values("skill")
     best = others.iloc[-1] if len(others) else None
     where = scene.cite("indicators", centring, indicator=indicator, target=target, group=group)
-    where += f" (rank {row['rank']:.0f}{f', best other {best.indicator}' if best is not None else ''})"
+    where += (
+        f" (rank {row['rank']:.0f}{f', best other {best.indicator}' if best is not None else ''}; on settings where "
+    )
+    where += f"all are known, the best other's skill is less by {row['difference']:.3f} "
+    where += f"[{row['difference_low']:.3f}, {row['difference_high']:.3f}])"
     skill, low, high = (float(row[name]) for name in ("skill", "low", "high"))
     null = float(best["skill"]) if best is not None else float("nan")
-    return Measurement(skill, low, high, int(row["n_settings"]), where, null=null, extras={"rank": float(row["rank"])})
+    extras = {"rank": float(row["rank"]), "diff_low": float(row["difference_low"])}
+    return Measurement(skill, low, high, int(row["n_settings"]), where, null=null, extras=extras)
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------
@@ -809,7 +947,16 @@ def _over_seeds(scene: Scene, values: pd.Series, evidence: str, recipes: Sequenc
 
 def _of_networks(scene: Scene, values: pd.Series, evidence: str, family: str) -> Measurement:
     """Make a measurement of a number a network, indexed by recipe and seed: recipes averaged within each seed."""
-    return _over_seeds(scene, values.groupby("seed").mean(), evidence, scene.members(family))
+    names = scene.members(family)
+    lacking = _missing(scene, values.dropna().index, names, "such number")
+    return _changed(_over_seeds(scene, values.groupby("seed").mean(), evidence, names), lacking=lacking)
+
+
+def _missing(scene: Scene, known: Iterable[Any], recipes: Iterable[str], what: str = "P-vector") -> tuple[str, ...]:
+    """Say of which recipes how many networks are not among those `known`, pairs of recipe and seed."""
+    counts = Counter(recipe for recipe, _ in set(known))
+    wanted = {name: 1 if name == DATA else scene.recipe(name)["n_seeds"] for name in recipes}
+    return tuple(f"{n - counts[name]} of {n} have no {what}: {name}" for name, n in wanted.items() if counts[name] < n)
 
 
 def _own_layer(scene: Scene, rows: pd.DataFrame) -> pd.DataFrame:
@@ -829,8 +976,19 @@ def _without_ones(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(without_ones_deg=np.degrees(np.arccos(rows["correlation"].abs().clip(upper=1.0))))
 
 
-def _curve(scene: Scene, centring: str, family: str, reference: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return the family's curves, averaged over the seeds of each reference and then over references, and these."""
+def _left_out(scene: Scene, estimate: Callable[[int | None], float], seeds: Iterable[int]) -> Interval:
+    """Return an estimate, of everything or without a seed, with its jackknife over seeds."""
+    without = np.array([estimate(seed) for seed in sorted(seeds)])
+    return jackknife_interval(estimate(None), without, scene.confidence)
+
+
+# curves
+
+
+def _curves(
+    scene: Scene, centring: str, family: str, reference: str, same_recipe: bool = False
+) -> tuple[pd.DataFrame, str]:
+    """Return the rows of a family's curves against references, if so of the same recipe alone, and where they are."""
     names = scene.members(family)
     own = {recipe["name"] for recipe in scene.recipes}
     references = [name for name in scene.references if name in own]
@@ -838,11 +996,61 @@ def _curve(scene: Scene, centring: str, family: str, reference: str) -> tuple[pd
         references = [name for name in references if name in scene.members(reference)]
     if not references:
         raise Absent(f"this study has no reference that is {reference} on {scene.dataset['name']}")
-    rows = _without_ones(scene.rows("dynamics", centring, recipe=names, reference=references))
+    rows = scene.rows("dynamics", centring, recipe=names, reference=references)
+    where = scene.cite("dynamics", centring, recipe=names, reference=references)
+    if not same_recipe:
+        return rows, where
+    rows = rows[rows["recipe"] == rows["reference"]]
+    if rows.empty:
+        raise Absent(f"{_file('dynamics')} has no {family} against other seeds of itself on {scene.dataset['name']}")
+    return rows, f"{where}, recipe = reference"
+
+
+def _averaged(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Average rows of curves over the seeds of each reference, and then over references."""
     at = ["recipe", "seed", "step", "epoch"]
-    columns = ["angle_deg", "correlation", "without_ones_deg", "null_mean_deg"]
-    means = rows.groupby([*at, "reference"], sort=False)[columns].mean()
-    return means.groupby(at, sort=False).mean().reset_index(), references
+    means = rows.groupby([*at, "reference"], sort=False)[column].mean()
+    return means.groupby(at, sort=False).mean().reset_index()
+
+
+def _mean_of(column: str) -> ByNetwork:
+    """Return the reduction of curves to the mean of a column over each network's steps."""
+    return lambda rows: _averaged(rows, column).groupby(["recipe", "seed"])[column].mean()
+
+
+def _reduced(rows: pd.DataFrame, by_network: ByNetwork, without: int | None = None) -> float:
+    """Reduce curves to a mean over seeds of means over recipes; a seed left out is also left out of the references."""
+    kept = rows if without is None else rows[(rows["seed"] != without) & (rows["reference_seed"] != without)]
+    return float(by_network(kept).groupby("seed").mean().mean()) if len(kept) else float("nan")
+
+
+def _curve_seeds(rows: pd.DataFrame) -> set[int]:
+    return {*rows["seed"], *rows["reference_seed"]}
+
+
+def _curve_number(scene: Scene, rows: pd.DataFrame, by_network: ByNetwork) -> Interval:
+    return _left_out(scene, lambda without: _reduced(rows, by_network, without), _curve_seeds(rows))
+
+
+def _over_curves(scene: Scene, rows: pd.DataFrame, by_network: ByNetwork, evidence: str) -> Measurement:
+    """Make a measurement of rows of curves; networks that lack the P-vector of a step, and references, are named."""
+    found = _curve_number(scene, rows, by_network)
+    recipes = tuple(dict.fromkeys([*rows["recipe"].unique(), *rows["reference"].unique()]))
+    exists = rows.assign(exists=np.isfinite(rows["angle_deg"]))
+    at_steps = exists.groupby(["recipe", "seed", "step"])["exists"].any()
+    whole = at_steps.groupby(["recipe", "seed"]).all()
+    references = exists.groupby(["reference", "reference_seed"])["exists"].any()
+    lacking = [
+        *_missing(scene, whole.index[whole], rows["recipe"].unique()),
+        *_missing(scene, references.index[references], rows["reference"].unique()),
+    ]
+    seeds = min([found.n, *(scene.recipe(name)["n_seeds"] for name in recipes)])
+    return Measurement(
+        *(found.estimate, found.low, found.high, found.n, evidence),
+        recipes=recipes,
+        seeds=seeds,
+        lacking=tuple(dict.fromkeys(lacking)),
+    )
 
 
 def _with_remains(scene: Scene, found: Measurement, correlation: Interval, centring: str) -> Measurement:
@@ -867,16 +1075,53 @@ def _pair_names(rows: pd.DataFrame) -> list[str]:
 
 def _pair_rows(scene: Scene, centring: str, a: str, b: str, stage: str = "last") -> pd.DataFrame:
     """Return the pairs of two families' runs, with the names of both recipes, in one order, as `pair`."""
-    first, second = scene.members(a), scene.members(b)
-    rows = scene.rows("pairs", centring, stage=stage)
-    forth = rows["recipe_a"].isin(first) & rows["recipe_b"].isin(second)
-    back = rows["recipe_a"].isin(second) & rows["recipe_b"].isin(first)
-    rows = rows[forth | back]
+    rows = _rows_between(scene, centring, scene.members(a), scene.members(b), stage)
     if rows.empty:
         raise Absent(
             f"tables/angle_pairs.csv has no pair of {a} and {b} at the {stage} step on {scene.dataset['name']}"
         )
     return rows.assign(pair=_pair_names(rows))
+
+
+def _rows_between(
+    scene: Scene, centring: str, first: Sequence[str], second: Sequence[str], stage: str = "last"
+) -> pd.DataFrame:
+    rows = scene.rows("pairs", centring, stage=stage)
+    forth = rows["recipe_a"].isin(first) & rows["recipe_b"].isin(second)
+    back = rows["recipe_a"].isin(second) & rows["recipe_b"].isin(first)
+    return rows[forth | back]
+
+
+def _in_both(parts: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Keep the pairs that two tables share."""
+    both = set(parts[0]["pair"]) & set(parts[1]["pair"])
+    return [rows[rows["pair"].isin(both)] for rows in parts]
+
+
+def _twin_key(recipe: Mapping[str, Any]) -> tuple[str, str]:
+    return recipe["kind"], str(recipe["model"].get("name", "")) if recipe["kind"] == "torchvision" else ""
+
+
+def _differences(recipe: Mapping[str, Any], twin: Mapping[str, Any]) -> str:
+    """Say in which settings of the model, and in epochs, two recipes differ; nothing if in none."""
+    one, other = ({**about["model"], "epochs": about["epochs"]} for about in (recipe, twin))
+    texts = [
+        f"{key} {one.get(key)} against {other.get(key)}"
+        for key in dict.fromkeys([*one, *other])
+        if one.get(key) != other.get(key)
+    ]
+    return f" ({', '.join(texts)})" if texts else ""
+
+
+def _without_vector(scene: Scene, parts: Sequence[pd.DataFrame], column: str) -> tuple[str, ...]:
+    """Say which networks of tables of pairs have no number in any of their pairs in one of the tables."""
+    lacking: list[str] = []
+    for rows in parts:
+        exists = np.isfinite(rows[column].to_numpy(dtype=float))
+        sides = [rows[[f"recipe_{side}", f"seed_{side}"]].set_axis(["recipe", "seed"], axis=1) for side in "ab"]
+        known = pd.concat([side[exists] for side in sides]).itertuples(index=False, name=None)
+        lacking += _missing(scene, known, pd.concat(sides)["recipe"].unique())
+    return tuple(dict.fromkeys(lacking))
 
 
 def _cite_pairs(scene: Scene, centring: str, a: str, b: str) -> str:
@@ -901,7 +1146,10 @@ def _over_pairs(
     """Make a measurement of a table of pairs, or of the first minus the second, with its jackknife over seeds."""
     recipes, seeds = _networks_in(parts)
     found = _jackknife(scene, parts, column, reduce)
-    return Measurement(found.estimate, found.low, found.high, found.n, evidence, recipes=recipes, seeds=seeds)
+    lacking = _without_vector(scene, parts, column)
+    return Measurement(
+        found.estimate, found.low, found.high, found.n, evidence, recipes=recipes, seeds=seeds, lacking=lacking
+    )
 
 
 def _jackknife(scene: Scene, parts: Sequence[pd.DataFrame], column: str, reduce: Reduction = np.mean) -> Interval:
@@ -912,8 +1160,7 @@ def _jackknife(scene: Scene, parts: Sequence[pd.DataFrame], column: str, reduce:
         values = [table.reduced(reduce, without) for table in tables]
         return values[0] - values[1] if len(values) == 2 else values[0]
 
-    seeds = sorted(set().union(*(table.seeds for table in tables)))
-    return jackknife_interval(estimate(), np.array([estimate(seed) for seed in seeds]), scene.confidence)
+    return _left_out(scene, estimate, set().union(*(table.seeds for table in tables)))
 
 
 class _PairColumn:
@@ -966,12 +1213,13 @@ def _shares(scene: Scene, centring: str, family: str, at: str = "last") -> tuple
     rows = _own_layer(scene, scene.rows("spectra", centring, recipe=names))
     if rows.empty:
         raise Absent(f"spectra.csv has no rows of the feature layer of {family}")
-    table = _ends(rows, at).pivot_table(index=["recipe", "seed"], columns="component", values="variance_share")
+    # Not a pivot table, which leaves out networks and components of which nothing is known.
+    table = _ends(rows, at).set_index(["recipe", "seed", "component"])["variance_share"].unstack("component")
     return table, scene.cite("spectra", centring, recipe=names) + f", {at} steps"
 
 
 def _count(scene: Scene, k: int | str, kept: int) -> int:
-    wanted = int(scene.dataset["classes"] if k == "classes" else k)
+    wanted = _dimension(scene, k)
     if wanted > kept:
         raise Absent(f"spectra.csv keeps {kept} components, and {wanted} are asked for")
     return wanted
@@ -982,8 +1230,12 @@ def _rank_one(shares: pd.DataFrame, norm: str) -> pd.Series:
     return error if norm == "squared" else np.sqrt(error)
 
 
-def _own_vectors(scene: Scene, centring: str, family: str, k: int) -> tuple[pd.DataFrame, str]:
-    names = scene.members(family)
+def _dimension(scene: Scene, k: int | str) -> int:
+    return int(scene.dataset["classes"] if k == "classes" else k)
+
+
+def _own_vectors(scene: Scene, centring: str, family: str, k: int | str) -> tuple[pd.DataFrame, str]:
+    names, k = scene.members(family), _dimension(scene, k)
     rows = scene.rows("subspaces", centring, recipe=names, reference=OWN, k=k)
     last = rows.groupby(["recipe", "seed"])["step"].transform("max")
     where = scene.cite("subspaces", centring, recipe=names, reference=OWN, k=k) + ", steps before the last"

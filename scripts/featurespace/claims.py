@@ -47,7 +47,7 @@ TITLES = {
 PAPER_SAMPLES, PAPER_EPOCHS, PAPER_SEEDS = {"mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}, 200, 5
 
 COLUMNS = [
-    *("claim", "row", "title", "source", "statistic", "centring", "published", "threshold"),
+    *("claim", "row", "title", "source", "statistic", "dataset", "centring", "published", "threshold"),
     *("measured", "low", "high", "null", "n", "passes", "convention", "verdict", "evidence", "setting"),
 ]
 
@@ -85,6 +85,7 @@ class Claim:
     requires: str = "seeds"
     trained: bool = True
     closeness: bool = False
+    every_centring: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,11 @@ def parse_rules(text: str, name: str) -> Rules:
             _require_known(f"families.{family}.kinds", rule.get("kinds", []), KINDS)
         for i, rule in enumerate(content["trained"]):
             _check_level(f"trained.{i}", rule)
-        claims = [claim for entry in content["claims"] for claim in _expand(entry, content["families"])]
+        claims = [
+            claim
+            for entry in content["claims"]
+            for claim in _expand(entry, content["families"], content["requirements"])
+        ]
         for i, claim in enumerate(claims):
             _require(claim.claim not in {c.claim for c in claims[:i]}, f"claims: {claim.claim} is there twice")
     except _Unsound as error:
@@ -182,7 +187,7 @@ def _check_level(where: str, rule: Any) -> None:
     _require(_is_number(rule[wanted]), f"{where}.{wanted}: should be a number")
 
 
-def _expand(entry: Any, families: Mapping[str, Any]) -> list[Claim]:
+def _expand(entry: Any, families: Mapping[str, Any], requirements: Mapping[str, float]) -> list[Claim]:
     """Make the claims of one entry: one, or one for every item of its `each`."""
     _require(isinstance(entry, dict) and "claim" in entry, "claims: an entry has no `claim`")
     where = f"claims.{entry['claim']}"
@@ -208,11 +213,14 @@ def _expand(entry: Any, families: Mapping[str, Any]) -> list[Claim]:
         _require(not idle, f"{where}: {', '.join(sorted(idle))} is neither a key, nor an argument, nor filled in")
         name = given["claim"].format(**words)
         _require_keys(f"claims.{name}.arguments", arguments, needed, known or {""})
-        claims.append(_claim(name, given | {"arguments": arguments, "title": given["title"].format(**words)}, families))
+        given |= {"arguments": arguments, "title": given["title"].format(**words)}
+        claims.append(_claim(name, given, families, requirements))
     return claims
 
 
-def _claim(name: str, given: Mapping[str, Any], families: Mapping[str, Any]) -> Claim:
+def _claim(
+    name: str, given: Mapping[str, Any], families: Mapping[str, Any], requirements: Mapping[str, float]
+) -> Claim:
     where = f"claims.{name}"
     for key in ("source", "published", "passes"):
         _require(key in given, f"{where}: {key} missing")
@@ -222,7 +230,7 @@ def _claim(name: str, given: Mapping[str, Any], families: Mapping[str, Any]) -> 
     _require_known(f"{where}.centrings", given.get("centrings", []), ("raw", "centred"))
     _require_known(f"{where}.only_for", given.get("only_for", []), tuple(TITLES))
     _require_known(f"{where}.requires", [given.get("requires", "seeds")], ("seeds", "population", "nothing"))
-    for key in ("trained", "closeness"):
+    for key in ("trained", "closeness", "every_centring"):
         _require(isinstance(given.get(key, True), bool), f"{where}.{key}: should be true or false")
     known = _NAMES | set(EXTRAS[given["statistic"]])
     _require(bool(given["passes"]) and isinstance(given["passes"], list), f"{where}.passes: should be a list")
@@ -232,8 +240,8 @@ def _claim(name: str, given: Mapping[str, Any], families: Mapping[str, Any]) -> 
         assert match is not None
         for word in (match[1], match[3]):
             _require(
-                word in known or (word is not match[1] and _as_number(word) is not None),
-                f"{where}.passes: {word!r} unknown (there are: {', '.join(sorted(known))})",
+                word in known or (word is not match[1] and (word in requirements or _as_number(word) is not None)),
+                f"{where}.passes: {word!r} unknown (there are: {', '.join(sorted(known))}, and requirements as limits)",
             )
     for key in _FAMILY_ARGUMENTS:
         family = given["arguments"].get(key)
@@ -244,10 +252,17 @@ def _claim(name: str, given: Mapping[str, Any], families: Mapping[str, Any]) -> 
     keys = {key: given[key] for key in Claim.__dataclass_fields__ if key in given}
     keys["claim"] = name
     keys["published"] = "" if given["published"] is None else str(given["published"])
+    keys["passes"] = [_with_numbers(condition, requirements) for condition in given["passes"]]
     for key in ("passes", "centrings", "only_for"):
         if key in keys:
             keys[key] = tuple(keys[key])
     return Claim(**keys)
+
+
+def _with_numbers(condition: str, requirements: Mapping[str, float]) -> str:
+    """Put the number in the place of a requirement that is named as a limit."""
+    name, relation, limit = condition.split(" ")
+    return f"{name} {relation} {requirements.get(limit, limit)}"
 
 
 def _as_number(word: str) -> float | None:
@@ -302,7 +317,8 @@ def decide(claim: Claim, found: Mapping[str, Measurement]) -> tuple[str, str]:
     """Return verdict and convention from the measurements by centring, where there is enough of everything.
 
     A claim of closeness that only the raw vectors pass, or whose raw entries do not correlate beyond chance, is
-    explained by the mean; that the centred vectors alone pass it is a convention of its own.
+    explained by the mean; that the centred vectors alone pass it is a convention of its own. An exact statement, and a
+    control that guards a threshold, holds in every centring or not at all.
     """
     passing = [centring for centring, measurement in found.items() if passes(claim, measurement)]
     if "" in found:
@@ -310,7 +326,7 @@ def decide(claim: Claim, found: Mapping[str, Measurement]) -> tuple[str, str]:
     if not passing:
         return NOT_REPRODUCED, "neither"
     convention = "both" if len(passing) == 2 else f"{passing[0]} only"
-    if claim.requires == "nothing":  # exact: it holds everywhere or not at all
+    if claim.requires == "nothing" or claim.every_centring:
         return (REPRODUCED if len(passing) == len(found) else NOT_REPRODUCED), convention
     centred_fails = "centred" in found and "centred" not in passing
     chance = "raw" in passing and found["raw"].beyond_chance is False
@@ -354,6 +370,7 @@ def _scene(
         confidence=rules.requirements["confidence"],
         correlation_p=rules.requirements["correlation_p"],
         permutations=spec["permutations"],
+        kinds=[other["kind"] for other in spec["datasets"]],
         ledger=lines,
     )
 
@@ -367,6 +384,7 @@ def _lines_of(claim: Claim, scene: Scene, requirements: Mapping[str, float]) -> 
     return [
         _line(
             claim,
+            dataset=scene.dataset["name"],
             centring=centring,
             measured=measurement.measured,
             low=measurement.low,
@@ -399,6 +417,7 @@ def _lacking(
         recipes = [recipe for measurement in found.values() for recipe in measurement.recipes]
         lacking += [f"under-trained: {text}" for text in under_trained(scene, recipes)]
     for centring, measurement in found.items():
+        lacking += [f"{text}{f' ({centring})' if centring else ''}" for text in measurement.lacking]
         if np.isnan(measurement.measured):
             lacking.append(f"no number{f' ({centring})' if centring else ''}: what it rests on is missing")
     return lacking
@@ -442,6 +461,7 @@ def _line(claim: Claim, **values: Any) -> dict[str, Any]:
         "title": claim.title,
         "source": claim.source,
         "statistic": claim.statistic,
+        "dataset": "",
         "centring": "",
         "published": claim.published,
         "threshold": " and ".join(claim.passes),

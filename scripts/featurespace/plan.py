@@ -300,7 +300,7 @@ class Plan:
 
     def correlate_population(self) -> dict[str, Any]:
         """Over which recipes statistics are taken, and how they are tested."""
-        keys = ("name", "dataset", "task", "kind", "feature_layer", "population", "blocks")
+        keys = ("name", "dataset", "kind", "feature_layer", "population")
         return normalised(self.study.analysis.statistics.model_dump() | self._about(self.population_recipes, *keys))
 
     def test_claims(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ CORRELATION_COLUMNS = [
 INDICATOR_COLUMNS = [
     *("dataset", "centring", "group", "indicator", "target", "n_settings"),
     *("mae", "baseline_mae", "skill", "low", "high", "rank"),
+    *("best_other", "difference", "difference_low", "difference_high"),
 ]
 
 
@@ -119,6 +120,8 @@ def compare_indicators(population: pd.DataFrame, resamples: int, seed: int) -> p
     Least squares on the indicator's ranks; `mae` is the mean absolute error over settings left out one at a time,
     `baseline_mae` that of the others' mean, `skill` 1 - mae/baseline_mae with its bootstrap interval over settings, and
     `rank` the place among the indicators of the same data set, centring, group and target (1 has the least error).
+    `difference` is the skill minus that of `best_other`, where all indicators are known, with its own interval: which
+    other one is the best is chosen on the same settings, in its favour.
     """
     rows = []
     for number, (key, settings) in enumerate(_cases(population)):
@@ -128,10 +131,32 @@ def compare_indicators(population: pd.DataFrame, resamples: int, seed: int) -> p
         generator = np.random.default_rng(np.random.SeedSequence((seed, number)))
         low, high = bootstrap_interval((error, baseline), _skill, resamples, generator)
         mae, baseline_mae = (values.mean() if len(values) else np.nan for values in (error, baseline))
-        rows.append((*key, len(known), mae, baseline_mae, float(_skill(error, baseline)), low, high))
-    table = pd.DataFrame(rows, columns=INDICATOR_COLUMNS[:-1])
-    rank = table.groupby(["dataset", "centring", "group", "target"])["mae"].rank(method="min")
-    return table.assign(rank=rank)[INDICATOR_COLUMNS]
+        skill = (len(known), mae, baseline_mae, float(_skill(error, baseline)), low, high)
+        generator = np.random.default_rng(np.random.SeedSequence((seed, number, 1)))
+        rows.append((*key, *skill, np.nan, *_against_best_other(settings, indicator, target, resamples, generator)))
+    table = pd.DataFrame(rows, columns=INDICATOR_COLUMNS)
+    table["rank"] = table.groupby(["dataset", "centring", "group", "target"])["mae"].rank(method="min")
+    return table
+
+
+def _against_best_other(
+    settings: pd.DataFrame, indicator: str, target: str, resamples: int, generator: np.random.Generator
+) -> tuple[str, float, float, float]:
+    """Return the best other indicator, and the indicator's skill minus its, with the interval, paired over settings.
+
+    Over the settings of which all indicators are known; one that is known of no setting is none.
+    """
+    there = [name for name in INDICATORS if settings[name].notna().any()]
+    known = settings[[*there, target]].dropna()
+    nothing = ("", float("nan"), float("nan"), float("nan"))
+    if indicator not in there or len(there) < 2 or len(known) < 4:
+        return nothing
+    of_target = known[target].to_numpy(dtype=float)
+    errors = {name: left_out_errors(known[name].to_numpy(dtype=float), of_target) for name in there}
+    own, baseline = errors.pop(indicator)
+    best = min(errors, key=lambda name: errors[name][0].sum())
+    samples = (own, errors[best][0], baseline)
+    return best, float(_gain(*samples)), *bootstrap_interval(samples, _gain, resamples, generator)
 
 
 def left_out_errors(indicator: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,6 +180,11 @@ def left_out_errors(indicator: np.ndarray, target: np.ndarray) -> tuple[np.ndarr
 def _skill(error: np.ndarray, baseline: np.ndarray, axis: int = -1) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return 1 - error.sum(axis=axis) / baseline.sum(axis=axis)
+
+
+def _gain(error: np.ndarray, other: np.ndarray, baseline: np.ndarray, axis: int = -1) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (other.sum(axis=axis) - error.sum(axis=axis)) / baseline.sum(axis=axis)
 
 
 def _cases(population: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:

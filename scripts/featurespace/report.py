@@ -533,24 +533,27 @@ def ledger(claims: pd.DataFrame) -> list[dict[str, Any]]:
     Parameters
     ----------
     claims
-        `claims.csv`: a line a claim, setting and centring.
+        `claims.csv`: a line a claim, data set and centring.
 
     Returns
     -------
     list of dict
-        row, title, counts (by verdict, those that occur) and claims: title, source, published, threshold, verdict,
-        convention, setting, evidence, and `raw`, `centred` or `other` (measured, interval, null, passes).
+        row, title, counts (by verdict, those that occur) and claims: dataset, title, source, published, threshold,
+        verdict, convention, setting, evidence, and `raw`, `centred` or `other` (measured, interval, null, passes).
     """
     groups = []
     claims = claims.assign(row=claims["row"].mask(claims["claim"].str.startswith("question-"), "Q"))
     order = [row for row in ROWS if row in set(claims["row"])]
     for row in [*order, *(row for row in dict.fromkeys(claims["row"]) if row not in ROWS)]:
         entries = []
-        for _, lines in claims[claims["row"] == row].groupby(["claim", "setting"], sort=False, dropna=False):
+        for _, lines in claims[claims["row"] == row].groupby(["claim", "dataset"], sort=False, dropna=False):
             first = lines.iloc[0]
             entry: dict[str, Any] = {
                 key: "" if pd.isna(first[key]) else str(first[key])
-                for key in ("claim", "title", "source", "published", "threshold", "verdict", "convention", "setting")
+                for key in (
+                    *("claim", "dataset", "title", "source", "published", "threshold"),
+                    *("verdict", "convention", "setting"),
+                )
             }
             for _, line in lines.iterrows():
                 centring = line["centring"] if line["centring"] in CENTRINGS else "other"

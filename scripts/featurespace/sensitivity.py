@@ -23,6 +23,7 @@ COLUMNS = [
 ]
 DEPTHS = ("first", "middle", "last")
 
+_WIDTHS = ("width", "widen", "widths", "channels", "hidden", "latent", "growth")
 _CONSTANT = 1e-6  # a feature whose deviation is below this share of its largest size varies by float32 rounding only
 _SAMPLES, _MATCHING, _FEATURES, _SHUFFLING = range(4)  # purposes of random numbers: their values enter every result
 
@@ -221,7 +222,7 @@ def depth_levels(layers: Sequence[str]) -> dict[str, str]:
 
 
 def width_pairs(recipes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Pair the recipes that share task and kind and have another model, by name; noise has no model.
+    """Pair the recipes whose tasks are the same and whose models differ in widths alone, by name; noise has no model.
 
     Parameters
     ----------
@@ -232,8 +233,17 @@ def width_pairs(recipes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         (a["name"], b["name"])
         for i, a in enumerate(recipes)
         for b in recipes[i + 1 :]
-        if (a["task"], a["kind"]) == (b["task"], b["kind"]) and a["model"] != b["model"] and a["kind"] != "noise"
+        if (a["task"], a["kind"]) == (b["task"], b["kind"])
+        and a["kind"] != "noise"
+        and a["model"] != b["model"]
+        and _but_widths(a["model"]) == _but_widths(b["model"])
     ]
+
+
+def _but_widths(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model without its widths; of a list of widths its length, which is a depth."""
+    kept = {key: value for key, value in model.items() if key not in _WIDTHS}
+    return kept | {key: len(model[key]) for key in _WIDTHS if isinstance(model.get(key), list | tuple)}
 
 
 # --- comparison ---------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ NAMES = (
     "relation",
     "group",
     "indicator",
+    "best_other",
     "target",
     "claim",
     "row",

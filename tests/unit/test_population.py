@@ -191,6 +191,26 @@ def test_indicators_are_ranked_by_what_they_predict(settings):
     assert case["rank"].max() == len(population.INDICATORS)
 
 
+def test_the_best_other_indicator_is_met_on_the_same_settings(settings):
+    some = settings.copy()
+    some["feature_norm"] = np.nan  # known of no setting: none of the indicators
+    some.loc[some["recipe"] == "cnn-12", "train_loss"] = np.nan
+    table = population.compare_indicators(some, 499, 0).set_index(["centring", "group", "target", "indicator"])
+    case = table.sort_index().loc[("centred", "all", "test_accuracy")]
+    own = some[(some["centring"] == "centred") & (some["recipe"] != "cnn-12")]
+    accuracy = own["test_accuracy"].to_numpy()
+    others = [name for name in population.INDICATORS if name not in ("angle_to_data_deg", "feature_norm")]
+    errors = {name: population.left_out_errors(own[name].to_numpy(), accuracy)[0].mean() for name in others}
+    mine, baseline = (e.mean() for e in population.left_out_errors(own["angle_to_data_deg"].to_numpy(), accuracy))
+    found = case.loc["angle_to_data_deg"]
+    assert found["best_other"] == min(errors, key=errors.get)
+    assert found["difference"] == pytest.approx((min(errors.values()) - mine) / baseline)
+    assert 0 < found["difference_low"] < found["difference"] < found["difference_high"]
+    assert case.loc["train_loss", "best_other"] == "angle_to_data_deg"
+    assert case.loc["train_loss", "difference_high"] < 0
+    assert np.isnan(case.loc["feature_norm", "difference"])
+
+
 def test_a_study_without_a_population_has_empty_tables():
     empty = population.tabulate_population(
         pd.DataFrame(columns=made_study(KINDS[:3]).pairs.columns), pd.DataFrame(columns=["recipe"]), pd.DataFrame(), []

@@ -323,6 +323,7 @@ def claims_table(**changes: object) -> pd.DataFrame:
         "title": "Trained networks are close",
         "source": "[P] <near> 1.0",
         "statistic": "pair_angle",
+        "dataset": "digits",
         "centring": "raw",
         "published": "10",
         "threshold": "high <= 20",

@@ -153,7 +153,7 @@ def test_depths_are_of_different_layers(layers, expected):
 
 
 def test_widths_are_of_recipes_that_differ_in_their_model_only():
-    def recipe(name, task="classify", kind="cnn", **model):
+    def recipe(name, /, task="classify", kind="cnn", **model):
         return {"name": name, "task": task, "kind": kind, "model": {"kind": kind} | model}
 
     recipes = [
@@ -164,8 +164,14 @@ def test_widths_are_of_recipes_that_differ_in_their_model_only():
         recipe("e", channels=[8]),
         recipe("f", task="noise", kind="noise", width=8, rectified=False),
         recipe("g", task="noise", kind="noise", width=8, rectified=True),
+        recipe("h", channels=[8, 16]),  # deeper
+        recipe("i", kind="torchvision", name="resnet18"),
+        recipe("j", kind="torchvision", name="resnet50"),
+        recipe("k", kind="wide-resnet", depth=28, widen=2),
+        recipe("l", kind="wide-resnet", depth=28, widen=10),
+        recipe("m", kind="wide-resnet", depth=16, widen=10),
     ]
-    assert sensitivity.width_pairs(recipes) == [("a", "b"), ("b", "e")]
+    assert sensitivity.width_pairs(recipes) == [("a", "b"), ("b", "e"), ("k", "l")]
 
 
 # --- comparison -----------------------------------------------------------------------------------------------------
