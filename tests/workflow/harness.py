@@ -115,7 +115,7 @@ class Workflow:
         shutil.copytree(self.root, root, symlinks=True)
         return Workflow(root, self.study)
 
-    def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def snakemake(self, *arguments: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
         """Run the real Snakemake on the study."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", *self.study_files]
         # Quick tests of many small jobs: threads of a matrix library would only get into each other's way.
