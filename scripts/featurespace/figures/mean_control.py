@@ -188,8 +188,15 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
                 for name, angle in zip(beyond["recipe"], beyond["angle_deg"], strict=True)
             ]
             if words:
-                at = {"xycoords": "axes fraction", "ha": "right", "va": "bottom", "size": 6.5, "color": FAINT}
-                axes.annotate("beyond the axis: " + "\n".join(words), (0.99, 0.03), zorder=6, **at)
+                at: dict[str, Any] = {
+                    "xycoords": "axes fraction",
+                    "ha": "right",
+                    "va": "top",
+                    "size": 6.5,
+                    "color": INK,
+                }
+                at["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+                axes.annotate("beyond the axis: " + "\n".join(words), (0.99, 0.97), zorder=6, **at)
     lines = any("line" in kinds for kinds in drawn.values())
     signs = seed_handles(frame, lines)
     if (frame["recipe"] == DATA).any():

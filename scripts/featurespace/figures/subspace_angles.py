@@ -177,6 +177,8 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
                 title_panel(axes, "", "centred")
             below = i + columns >= 2 * len(names)
             epoch_axis(axes, own["epoch"], label=below)
+            if below and axes.get_xscale() != "linear":
+                axes.set_xlabel("Epoch, log > 1")  # the whole name is wider than the panel
             axes.tick_params(labelleft=i % columns == 0, labelbottom=True)
         if names:
             for axes in grid.flat[2 * len(names) :]:
