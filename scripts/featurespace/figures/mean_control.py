@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from featurespace.figures.panels import DATA, HEIGHT_OF_ROW, angle_axis, angle_limit, group_of, row_axis
 from featurespace.figures.series import datasets_of, in_study_order, over_seeds
 from featurespace.style import (
-    FAINT,
     INK,
     Look,
     draw_band,
