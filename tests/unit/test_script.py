@@ -119,7 +119,7 @@ def test_progress_without_a_terminal_is_a_log_line_now_and_then(monkeypatch, cap
     for _ in progress(range(40), "dumping", unit="step"):
         time.sleep(0.01)
     lines = caplog.messages
-    assert 2 <= len(lines) <= 10
+    assert 2 <= len(lines) < 40  # not one a step
     assert len(set(lines)) == len(lines)
     assert lines[0].startswith("dumping: ")
     assert re.search(r"/40 \[\d\d:\d\d<\d\d:\d\d, ", lines[0])
