@@ -1,4 +1,6 @@
-"""Small files in the published formats of MNIST and CIFAR: made by the tests, and never taken for the data sets."""
+"""Small files in the published formats of MNIST, CIFAR and the 20 Newsgroups: made by the tests, and never taken for
+the data sets.
+"""
 
 import gzip
 import hashlib
@@ -55,18 +57,62 @@ def tar_of(members: dict[str, bytes], *others: tarfile.TarInfo) -> bytes:
     return stream.getvalue()
 
 
+GROUPS = {
+    "test.apples": "orchard cider blossom harvest basket crisp orange pectin grafting ladder juice pips",
+    "test.boats": "harbour rudder mast anchor sail keel tiller mooring ferry crew hull rigging",
+    "test.clouds": "cumulus rain drizzle thunder forecast humid cirrus fog barometer storm sky hail",
+    "test.drums": "snare cymbal rhythm tempo bass drummer stick beat groove kick hihat rim",
+}
+COMMON = "café testing sample invented sentence paragraph nothing real fixture archive"
+
+
+def write_post(rng: np.random.Generator, group: str, number: int) -> bytes:
+    """Make up a post: headers that name the group, sometimes a quotation, words of the group, sometimes a footer."""
+    words = [*rng.choice(GROUPS[group].split(), 8, replace=False), *rng.choice(COMMON.split(), 3)]
+    lines = [
+        f"From: tester{number}@example.org",
+        f"Newsgroups: {group}",
+        "Subject: made up for the tests of featurespace",
+        "",
+    ]
+    if rng.random() < 0.5:
+        lines += ["In article <0@example.org> another tester writes:", f"> this was never posted to {group}"]
+    lines += [" ".join(rng.permutation(words)), ""]
+    if rng.random() < 0.5:
+        lines += ["--", f"tester {number}, reader of {group}"]
+    return "\n".join(lines).encode("latin-1")
+
+
+def posts(train: str, test: str, n_train: int, n_test: int) -> dict[str, bytes]:
+    """Make up members `<folder>/<group>/<number>` of an archive, in no order; the last of a folder is only headers."""
+    rng = np.random.default_rng(0)
+    members = {}
+    for folder, n in ((train, n_train), (test, n_test)):
+        for i in range(n):
+            group = list(GROUPS)[i % len(GROUPS)]
+            members[f"{folder}/{group}/{98 + i}"] = write_post(rng, group, i)
+        members[list(members)[-1]] = b"From: tester@example.org\nSubject: of this post nothing is left\n"
+    return dict(reversed(members.items()))
+
+
 def write_published(kind: str, directory: Path, n_train: int, n_test: int) -> str:
-    """Write a few noisy images of a downloaded kind in its published files.
+    """Write a few noisy images, or made-up posts, of a downloaded kind in its published files.
 
     Returns
     -------
     str
         What has to stand at the end of `catalogue.py` for these files to pass as the published ones.
     """
-    from featurespace.catalogue import PUBLISHED, IdxLayout
+    from featurespace.catalogue import PUBLISHED, IdxLayout, PostLayout
 
     published = PUBLISHED[kind]
     layout = published.layout
+    directory.mkdir(parents=True, exist_ok=True)
+    if isinstance(layout, PostLayout):
+        archive = tar_of(posts(layout.train, layout.test, n_train, n_test))
+        (directory / layout.archive).write_bytes(archive)
+        file = f"PublishedFile({layout.archive!r}, sha256={hashlib.sha256(archive).hexdigest()!r})"
+        return _patch(kind, f"files=({file},), n_train={n_train}, n_test={n_test}, n_classes={len(GROUPS)}")
     rng = np.random.default_rng(0)
     n = n_train + n_test
     # every class in either split, as far as there are samples
@@ -91,15 +137,17 @@ def write_published(kind: str, directory: Path, n_train: int, n_test: int) -> st
             members[name] = python2_pickle({layout.label_key: labels[some].tolist(), "data": rows[some]})
         contents = {layout.archive: tar_of(members)}
         payload_bytes = [None]
-    directory.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         (directory / name).write_bytes(content)
     files = ", ".join(
         f"PublishedFile({name!r}, {hashlib.md5(content).hexdigest()!r}, {size})"
         for (name, content), size in zip(contents.items(), payload_bytes, strict=True)
     )
-    return (
-        "\nimport dataclasses\n"
-        f"PUBLISHED[{kind!r}] = dataclasses.replace(\n"
-        f"    PUBLISHED[{kind!r}], files=({files},), n_train={n_train}, n_test={n_test}\n)\n"
+    sizes = tuple(
+        tuple(np.bincount(some, minlength=published.n_classes).tolist()) for some in np.split(labels, [n_train])
     )
+    return _patch(kind, f"files=({files},), n_train={n_train}, n_test={n_test}, class_sizes={sizes}")
+
+
+def _patch(kind: str, changes: str) -> str:
+    return f"\nimport dataclasses\nPUBLISHED[{kind!r}] = dataclasses.replace(\n    PUBLISHED[{kind!r}], {changes}\n)\n"

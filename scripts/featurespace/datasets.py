@@ -22,13 +22,14 @@ class PreparedDataset:
     Attributes
     ----------
     images
-        (n_samples, channel, height, width) uint8, or (n_samples, n_features) float64 for data that are no images.
+        (n_samples, channel, height, width) uint8, or (n_samples, n_features) float64 or float32 for data that are no
+        images.
     labels
         (n_samples,) int64.
     split
         (n_samples,) int8: 0 training, 1 testing.
     sample_ids
-        (n_samples,) int64, ascending.
+        (n_samples,) int64, ascending: positions in the whole data set, with gaps where classes or limits left some out.
     class_names
         By label.
     offset, scale
@@ -67,7 +68,7 @@ class PreparedDataset:
         if self.is_image:
             levels = (np.arange(256) / 255 - self.offset) / self.scale
             return levels.astype(dtype)[images]
-        return ((images - self.offset) / self.scale).astype(dtype)
+        return ((images.astype(np.float64) - self.offset) / self.scale).astype(dtype)
 
 
 def load_dataset(path: str | Path, digest: str | Path | None = None) -> PreparedDataset:

@@ -1,4 +1,4 @@
-"""From raw data to arrays: parsing the published formats, splits, sample ids, and the scaling of the network input.
+"""From raw data to arrays: parsing the published formats, splits, classes, sample ids, and the network input's scaling.
 
 Nothing is parsed, and no pickle opened, before `catalogue.verified_content` has said that it is the published file.
 """
@@ -10,16 +10,17 @@ import math
 import pickle
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from featurespace.catalogue import IdxLayout, PickleLayout, PublishedDataset, verified_content
+from featurespace.catalogue import IdxLayout, PickleLayout, PostLayout, PublishedDataset, verified_content
 from featurespace.datasets import spread_evenly
 from featurespace.errors import FeaturespaceError
 from featurespace.stores import sample_hash
+from featurespace.text import parse_posts, strip_post, tfidf_rows
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -94,13 +95,30 @@ def unpickle_arrays(data: bytes) -> Any:
 
 
 def read_members(archive: bytes, names: Sequence[str]) -> dict[str, bytes]:
-    """Read members of a gzipped tar archive into memory; nothing is ever extracted to a path.
+    """Read the members of these names of a gzipped tar archive into memory: `read_wanted_members`.
 
     Raises
     ------
     ValueError
-        If a member climbs out of the archive, is a link or a device, is larger than any published one, is there
-        twice, is missing or is cut.
+        As there, and if a member is missing.
+    """
+    members = read_wanted_members(archive, set(names).__contains__)
+    missing = [name for name in names if name not in members]
+    if missing:
+        raise ValueError(f"there is no member {', '.join(missing)}")
+    return members
+
+
+def read_wanted_members(archive: bytes, is_wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """Read members of a gzipped tar archive into memory, chosen by name; nothing is ever extracted to a path.
+
+    A leading `./` is no part of a name.
+
+    Raises
+    ------
+    ValueError
+        If any member climbs out of the archive, is a link or a device or is larger than any published one, or a
+        wanted one is there twice or is cut.
     """
     wanted: dict[str, bytes] = {}
     n_bytes = 0
@@ -117,26 +135,24 @@ def read_members(archive: bytes, names: Sequence[str]) -> dict[str, bytes]:
                 n_bytes += member.size
                 if member.size > _MAX_MEMBER_BYTES or n_bytes > _MAX_ARCHIVE_BYTES:
                     raise ValueError(f"member {member.name!r} is too large ({member.size} bytes)")
-                if member.name not in names:
+                name = member.name.removeprefix("./")
+                if not is_wanted(name):
                     continue
-                if member.name in wanted:
-                    raise ValueError(f"member {member.name!r} is there twice")
+                if name in wanted:
+                    raise ValueError(f"member {name!r} is there twice")
                 stream = tar.extractfile(member)
-                wanted[member.name] = stream.read() if stream is not None else b""
-                if len(wanted[member.name]) != member.size:
-                    raise ValueError(f"member {member.name!r} is cut")
+                wanted[name] = stream.read() if stream is not None else b""
+                if len(wanted[name]) != member.size:
+                    raise ValueError(f"member {name!r} is cut")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"no whole tar archive: {error}") from error
-    missing = [name for name in names if name not in wanted]
-    if missing:
-        raise ValueError(f"there is no member {', '.join(missing)}")
     return wanted
 
 
 def read_published(
     published: PublishedDataset, directory: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Read a published data set from its verified files.
+    """Read a published data set of images from its verified files.
 
     Returns
     -------
@@ -153,6 +169,73 @@ def read_published(
     FeaturespaceError
         If a file is missing, is not the published one, or does not hold what it should.
     """
+    content = _verified_files(published, directory)
+    names: Sequence[str] | None
+    try:
+        match published.layout:
+            case IdxLayout():
+                images, labels = _from_idx(published.layout, content)
+                names = published.class_names
+            case PickleLayout():
+                images, labels, names = _from_pickles(published.layout, content)
+            case _:
+                raise TypeError(f"{published.kind} holds no images")
+        n_samples = published.n_train + published.n_test
+        assert published.image_shape is not None
+        images = images.reshape(-1, *published.image_shape)
+        if len(images) != n_samples or labels.shape != (n_samples,):
+            raise ValueError(f"{len(images)} images and {len(labels)} labels instead of {n_samples}")
+        if names is None or len(names) != published.n_classes:
+            raise ValueError(f"it does not name its {published.n_classes} classes")
+        if labels.min() < 0 or labels.max() >= published.n_classes:
+            raise ValueError(f"a label is not in 0..{published.n_classes - 1}")
+    except ValueError as error:
+        raise FeaturespaceError(f"{published.kind} in {directory} cannot be read: {error}") from error
+    return images, labels, _published_split(published), [str(name) for name in names]
+
+
+def read_posts(published: PublishedDataset, directory: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """Read a published data set of texts from its verified archive.
+
+    Returns
+    -------
+    texts : list of str
+        Whole, headers and all: the training split by group and number, then the test split likewise.
+    labels, split, class_names
+        As `read_published`; the classes are the groups, in the alphabet's order.
+
+    Raises
+    ------
+    FeaturespaceError
+        If the archive is missing, is not the published one, or does not hold what it should.
+    """
+    layout = published.layout
+    if not isinstance(layout, PostLayout):
+        raise TypeError(f"{published.kind} holds no texts")
+    content = _verified_files(published, directory)
+    try:
+        folders = (layout.train, layout.test)
+        members = read_wanted_members(content[layout.archive], lambda name: name.split("/")[0] in folders)
+        (train_groups, train_texts), (test_groups, test_texts) = (parse_posts(members, folder) for folder in folders)
+        if (len(train_texts), len(test_texts)) != (published.n_train, published.n_test):
+            raise ValueError(
+                f"{len(train_texts)} and {len(test_texts)} posts instead of {published.n_train} and {published.n_test}"
+            )
+        names = sorted(set(train_groups))
+        if len(names) != published.n_classes or not set(test_groups) <= set(names):
+            raise ValueError(f"the posts are not those of {published.n_classes} groups, the same in either split")
+    except ValueError as error:
+        raise FeaturespaceError(f"{published.kind} in {directory} cannot be read: {error}") from error
+    labels = np.array([names.index(group) for group in (*train_groups, *test_groups)], np.int64)
+    return [*train_texts, *test_texts], labels, _published_split(published), names
+
+
+def _published_split(published: PublishedDataset) -> np.ndarray:
+    return np.repeat(np.array([TRAIN, TEST], np.int8), [published.n_train, published.n_test])
+
+
+def _verified_files(published: PublishedDataset, directory: Path) -> dict[str, bytes]:
+    """Return {name: what it holds} of all files of a data set, or say which one is missing or is another."""
     content = {}
     for file in published.files:
         path = directory / file.name
@@ -164,26 +247,7 @@ def read_published(
             raise FeaturespaceError(
                 f"{path} is not the published file ({error}); {_retrieve_again(directory)}"
             ) from error
-    names: Sequence[str] | None
-    try:
-        match published.layout:
-            case IdxLayout():
-                images, labels = _from_idx(published.layout, content)
-                names = published.class_names
-            case PickleLayout():
-                images, labels, names = _from_pickles(published.layout, content)
-        n_samples = published.n_train + published.n_test
-        images = images.reshape(-1, *published.image_shape)
-        if len(images) != n_samples or labels.shape != (n_samples,):
-            raise ValueError(f"{len(images)} images and {len(labels)} labels instead of {n_samples}")
-        if names is None or len(names) != published.n_classes:
-            raise ValueError(f"it does not name its {published.n_classes} classes")
-        if labels.min() < 0 or labels.max() >= published.n_classes:
-            raise ValueError(f"a label is not in 0..{published.n_classes - 1}")
-    except ValueError as error:
-        raise FeaturespaceError(f"{published.kind} in {directory} cannot be read: {error}") from error
-    split = np.repeat(np.array([TRAIN, TEST], np.int8), [published.n_train, published.n_test])
-    return images, labels, split, [str(name) for name in names]
+    return content
 
 
 def _retrieve_again(directory: Path) -> str:
@@ -319,11 +383,43 @@ def orthonormality_residuals(values: np.ndarray) -> dict[str, float]:
 # --- scaling and assembly ---------------------------------------------------------------------------------------
 
 
+def keep_classes(
+    labels: np.ndarray, class_names: Sequence[str], classes: Sequence[int] | None
+) -> tuple[np.ndarray, list[str]]:
+    """Number some classes anew, in the order given, and drop the others; None keeps all as they are.
+
+    Returns
+    -------
+    labels : np.ndarray
+        (n,) int64: positions in `classes`, −1 where the sample is of none of them.
+    class_names : list of str
+        Of `classes`, in their order.
+
+    Raises
+    ------
+    FeaturespaceError
+        If there is no such class, or one is named twice.
+    """
+    if classes is None:
+        return labels, list(class_names)
+    renumbered = np.full(len(class_names), -1, np.int64)
+    for position, label in enumerate(classes):
+        if not 0 <= label < len(class_names):
+            raise FeaturespaceError(f"classes: there is no class {label}, only 0 to {len(class_names) - 1}")
+        if renumbered[label] >= 0:
+            raise FeaturespaceError(f"classes: class {label} is named twice")
+        renumbered[label] = position
+    return renumbered[labels], [class_names[label] for label in classes]
+
+
 def limited_rows(labels: np.ndarray, split: np.ndarray, train_limit: int | None, test_limit: int | None) -> np.ndarray:
-    """Return the rows that a data set keeps of each split, ascending: all, or so many, evenly spread over classes."""
+    """Return the rows that a data set keeps of each split, ascending: all, or so many, evenly spread over classes.
+
+    Samples of no class, whose label is negative, are never kept.
+    """
     kept = []
     for code, limit in ((TRAIN, train_limit), (TEST, test_limit)):
-        rows = np.flatnonzero(split == code)
+        rows = np.flatnonzero((split == code) & (labels >= 0))
         kept.append(rows if limit is None else rows[spread_evenly(labels[rows], limit)])
     return np.sort(np.concatenate(kept))
 
@@ -359,7 +455,7 @@ def assemble(
     sample_ids: np.ndarray | None = None,
     **attrs: Any,
 ) -> xr.Dataset:
-    """Put a data set into the form of `dataset.zarr`: images are uint8, values float64, ids positions if not given."""
+    """Put a data set into the form of `dataset.zarr`: images are uint8, values floats, ids positions if not given."""
     import xarray as xr
 
     name, dims = (
@@ -398,9 +494,15 @@ def prepare(spec: Mapping[str, Any], published: PublishedDataset | None, directo
     Parameters
     ----------
     spec
-        `kind`, of images `scaling`, `train_limit` and `test_limit`, and the kind's own keys.
+        `kind`, of images `scaling`, `classes` (None, or missing: all), `train_limit` and `test_limit`, and the kind's
+        own keys. Sample ids are positions in the whole data set, whatever classes and limits leave of it.
     published, directory
         Of a downloaded kind: its entry in the catalogue, and where its files are.
+
+    Raises
+    ------
+    FeaturespaceError
+        If the files are not the published ones, or do not have what is asked for.
     """
     if spec["kind"] == "orthonormal":
         values, labels = orthonormal_rows(
@@ -411,10 +513,32 @@ def prepare(spec: Mapping[str, Any], published: PublishedDataset | None, directo
         residuals = orthonormality_residuals(values)
         return assemble(spec["kind"], values, labels, split, names, 0.0, 1.0, None, made_by=dict(spec), **residuals)
     if published is not None and directory is not None:
+        if published.is_text:
+            return _prepare_texts(spec, published, directory)
         images, labels, split, names = read_published(published, directory)
     else:
         images, labels, split, names = read_digits(spec["test_fraction"], spec["split_seed"])
+    labels, names = keep_classes(labels, names, spec.get("classes"))
     rows = limited_rows(labels, split, spec["train_limit"], spec["test_limit"])
     images, labels, split = images[rows], labels[rows], split[rows]
     offset, scale = scaling_constants(images, split, spec["scaling"])
     return assemble(spec["kind"], images, labels, split, names, offset, scale, rows, made_by=dict(spec))
+
+
+def _prepare_texts(spec: Mapping[str, Any], published: PublishedDataset, directory: Path) -> xr.Dataset:
+    """Make rows of TF-IDF from `features`, `strip` and the limits of a specification.
+
+    Every post counts, also one of which nothing is left, as scikit-learn has it: its row is zero. `n_empty_rows` says
+    how many there are, and `terms` which term each column is of.
+    """
+    texts, labels, split, names = read_posts(published, directory)
+    rows = limited_rows(labels, split, spec["train_limit"], spec["test_limit"])
+    kept = [strip_post(texts[row]) if spec["strip"] else texts[row] for row in rows]
+    labels, split = labels[rows], split[rows]
+    try:
+        values, terms = tfidf_rows(kept, split == TRAIN, spec["features"])
+    except FeaturespaceError as error:
+        raise FeaturespaceError(f"{spec['kind']}: {error}") from error
+    n_empty_rows = int((~values.any(1)).sum())
+    about = {"made_by": dict(spec), "terms": terms, "n_empty_rows": n_empty_rows}
+    return assemble(spec["kind"], values, labels, split, names, 0.0, 1.0, rows, **about)

@@ -70,8 +70,8 @@ def retrieve(
     """Bring every file of a data set into a directory, checked, and list them in its `retrieved.json`.
 
     Files that are there already and are the published ones stay as they are. The list gives for every file the
-    published md5 and, of what the file holds (a gzip file's payload, an archive as it is), the sha256 and the size:
-    it is the same wherever the files came from.
+    published md5, where it is that by which the file is known, and, of what the file holds (a gzip file's payload, an
+    archive as it is), the sha256 and the size: it is the same wherever the files came from.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def retrieve(
         if content is None:
             content = _fetch(published, file, target, source, patience or Patience())
         retrieved[file.name] = {
-            "md5": file.md5,
+            **({"md5": file.md5} if file.md5 is not None else {}),
             "sha256": hashlib.sha256(content).hexdigest(),
             "bytes": len(content),
         }
@@ -124,17 +124,21 @@ def _fetch(
 ) -> bytes:
     """Bring one file from the first place that has it, and return what it holds."""
     directory = _local_directory(published, source)
-    places = list(published.mirrors) if source is None else [source]
+    if directory is not None:
+        origins = [str(directory / file.name)]
+    elif source is not None:
+        origins = [f"{source.rstrip('/')}/{file.name}"]
+    else:
+        origins = [*file.addresses, *(f"{mirror}{file.name}" for mirror in published.mirrors)]
     failures = []
     # Beside the target, so that the rename stays within one file system.
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as scratch:
         draft = Path(scratch) / file.name
-        for place in places:
-            origin = str(directory / file.name) if directory else f"{place.rstrip('/')}/{file.name}"
+        for origin in origins:
             try:
                 with full_disk_named(target / file.name):
                     if directory:
-                        shutil.copyfile(directory / file.name, draft)
+                        shutil.copyfile(origin, draft)
                     else:
                         _download(origin, draft, patience)
                 content = verified_content(draft, file)

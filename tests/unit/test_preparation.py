@@ -13,9 +13,18 @@ import numpy as np
 import pytest
 from published_files import idx, python2_pickle, tar_of
 
-from featurespace.catalogue import PUBLISHED, IdxLayout, PickleLayout, PublishedDataset, PublishedFile
+from featurespace.catalogue import (
+    PUBLISHED,
+    IdxLayout,
+    PickleLayout,
+    PublishedDataset,
+    PublishedFile,
+    digits_split_sizes,
+)
+from featurespace.datasets import load_dataset, select_sample_set
 from featurespace.errors import FeaturespaceError
 from featurespace.preparation import (
+    keep_classes,
     orthonormal_rows,
     orthonormality_residuals,
     parse_idx,
@@ -27,6 +36,7 @@ from featurespace.preparation import (
     scaling_constants,
     unpickle_arrays,
 )
+from featurespace.stores import store_draft, write_group
 
 UNLIMITED = {"train_limit": None, "test_limit": None}
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -404,6 +414,103 @@ def test_prepared_images_carry_all_that_consumers_need():
     assert dataset["split"].attrs["flag_meanings"] == "train test"
     assert dataset.attrs["made_by"] == spec
     assert dataset.attrs["sample_hash"] == hashlib.sha256(np.arange(1797, dtype="<i8").tobytes()).hexdigest()
+
+
+# --- some classes only ------------------------------------------------------------------------------------------
+
+DIGITS = {"kind": "digits", "scaling": "standardise", "test_fraction": 0.25, "split_seed": 0} | UNLIMITED
+
+
+def test_kept_classes_are_numbered_anew_in_the_order_given():
+    labels, names = keep_classes(np.array([0, 1, 2, 3, 2]), list("abcd"), [3, 2])
+    np.testing.assert_array_equal(labels, [-1, -1, 1, 0, 1])
+    assert names == ["d", "c"]
+    labels, names = keep_classes(np.array([0, 1]), ("a", "b"), None)
+    assert (labels.tolist(), names) == ([0, 1], ["a", "b"])
+
+
+@pytest.mark.parametrize(("classes", "reason"), [([0, 4], "no class 4, only 0 to 3"), ([1, -1], "no class -1")])
+def test_a_class_that_is_not_there_is_an_error(classes, reason):
+    with pytest.raises(FeaturespaceError, match=f"classes: there is {reason}"):
+        keep_classes(np.arange(4), list("abcd"), classes)
+    with pytest.raises(FeaturespaceError, match="class 2 is named twice"):
+        keep_classes(np.arange(4), list("abcd"), [2, 2])
+
+
+def test_a_data_set_of_some_classes_is_that_part_of_the_whole():
+    images, labels, split, _ = read_digits(0.25, 0)
+    dataset = prepare(DIGITS | {"classes": [7, 3, 5]}, None, None)
+    rows = np.flatnonzero(np.isin(labels, [7, 3, 5]))
+    np.testing.assert_array_equal(dataset["sample"], rows)
+    np.testing.assert_array_equal(dataset["image"], images[rows])
+    np.testing.assert_array_equal(dataset["split"], split[rows])
+    np.testing.assert_array_equal(np.array([7, 3, 5])[dataset["label"]], labels[rows])
+    assert dataset.attrs["class_names"] == ["7", "3", "5"]
+    training = images[rows][split[rows] == 0] / 255
+    assert dataset.attrs["offset"] == pytest.approx(training.mean(), rel=1e-13)
+    assert dataset.attrs["scale"] == pytest.approx(training.std(), rel=1e-13)
+    whole = prepare(DIGITS, None, None)
+    assert dataset.attrs["offset"] != whole.attrs["offset"]
+    for every in (None, list(range(10))):
+        assert prepare(DIGITS | {"classes": every}, None, None)["label"].equals(whole["label"])
+
+
+def test_limits_count_kept_classes_only():
+    dataset = prepare(DIGITS | {"classes": [9, 0], "train_limit": 40, "test_limit": 10}, None, None)
+    labels, split, ids = (dataset[name].to_numpy() for name in ("label", "split", "sample"))
+    assert np.bincount(labels[split == 0]).tolist() == [20, 20]
+    assert np.bincount(labels[split == 1]).tolist() == [5, 5]
+    _, all_labels, all_split, _ = read_digits(0.25, 0)
+    np.testing.assert_array_equal(all_labels[ids], np.array([9, 0])[labels])
+    np.testing.assert_array_equal(all_split[ids], split)
+
+
+def test_ids_with_gaps_are_read_back(tmp_path):
+    dataset = prepare(DIGITS | {"classes": [1, 8]}, None, None)
+    with store_draft(tmp_path / "dataset.zarr") as draft:
+        write_group(draft, "", dataset, chunks={"sample": rows_per_chunk(dataset)})
+    read = load_dataset(tmp_path / "dataset.zarr")
+    _, labels, _, _ = read_digits(0.25, 0)
+    assert (read.n_classes, read.class_names) == (2, ["1", "8"])
+    rows = select_sample_set(read, "test", 12)
+    assert np.bincount(read.labels[rows]).tolist() == [6, 6]
+    np.testing.assert_array_equal(labels[read.sample_ids[rows]], np.array([1, 8])[read.labels[rows]])
+    # a row is found by its id, as pictures of samples are
+    np.testing.assert_array_equal(np.searchsorted(read.sample_ids, read.sample_ids[rows]), rows)
+
+
+@pytest.mark.parametrize("kind", ["mnist", "cifar100"])
+def test_the_sizes_of_classes_are_those_of_the_published_splits(kind):
+    published = PUBLISHED[kind]
+    every = range(published.n_classes)
+    assert published.split_sizes() == published.split_sizes(every) == (published.n_train, published.n_test)
+    one_by_one = [published.split_sizes([label]) for label in every]
+    assert tuple(map(sum, zip(*one_by_one, strict=True))) == published.split_sizes()
+    assert published.split_sizes([1, 0]) == tuple(map(sum, zip(*one_by_one[:2], strict=True)))
+
+
+def test_the_sizes_of_digits_are_those_of_their_split():
+    drawn = set()
+    for test_fraction in (0.1, 0.25, 0.3, 0.5, 0.77):
+        for seed in range(6):
+            _, labels, split, _ = read_digits(test_fraction, seed)
+            sizes = [digits_split_sizes(test_fraction, seed, [label]) for label in range(10)]
+            expected = [tuple(np.bincount(split[labels == label], minlength=2).tolist()) for label in range(10)]
+            assert sizes == expected
+            assert digits_split_sizes(test_fraction, seed) == tuple(np.bincount(split).tolist())
+            drawn.add((test_fraction, tuple(sizes)))
+    assert len(drawn) > 5  # among equal remainders chance decides
+
+
+def test_fashion_mnist_of_some_classes(tmp_path):
+    if not DEBIAN_FASHION.is_dir():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    fashion = PUBLISHED["fashion-mnist"]
+    spec = {"kind": "fashion-mnist", "scaling": "unit", "classes": [5, 6, 7, 8, 9]} | UNLIMITED
+    dataset = prepare(spec, fashion, DEBIAN_FASHION)
+    assert tuple(np.bincount(dataset["split"]).tolist()) == fashion.split_sizes(spec["classes"]) == (30_000, 5_000)
+    assert dataset.attrs["class_names"] == ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    assert int(dataset["label"][0]) == 4  # the first image of all, an ankle boot
 
 
 def test_prepared_values_carry_their_residuals():

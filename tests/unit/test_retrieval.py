@@ -104,6 +104,32 @@ def test_a_file_is_retrieved_checked_and_listed(server, tmp_path):
     }
 
 
+def test_an_address_of_the_files_own_comes_first_whatever_its_name_there(server, tmp_path):
+    sha256 = hashlib.sha256(GOOD).hexdigest()
+    by_number = published(
+        f"{server.address}/good/", md5=None, sha256=sha256, addresses=(f"{server.address}/moved/files/5975967",)
+    )
+    retrieve(by_number, tmp_path, patience=HASTE)
+    assert server.requests == ["/moved/files/5975967", "/good/files/5975967"]
+    assert (tmp_path / "data.gz").read_bytes() == GOOD
+    assert_only(tmp_path, "data.gz", "retrieved.json")
+    # known by its sha256, it has no md5 to list
+    assert json.loads((tmp_path / "retrieved.json").read_text()) == {"data.gz": {"sha256": sha256, "bytes": len(GOOD)}}
+
+
+@pytest.mark.parametrize("bad", ["missing", "broken", "truncated", "stalled", "wrong"])
+def test_the_mirrors_take_over_from_an_address(server, tmp_path, bad):
+    retrieve(published(f"{server.address}/good/", addresses=(f"{server.address}/{bad}/1",)), tmp_path, patience=HASTE)
+    assert (tmp_path / "data.gz").read_bytes() == GOOD
+    assert server.requests[-1] == "/good/data.gz"
+
+
+def test_a_source_replaces_the_addresses_too(server, tmp_path):
+    elsewhere = published(addresses=(f"{server.address}/missing/1",))
+    retrieve(elsewhere, tmp_path, f"{server.address}/good/", HASTE)
+    assert server.requests == ["/good/data.gz"]
+
+
 @pytest.mark.parametrize("bad", ["missing", "broken", "truncated", "stalled", "wrong"])
 def test_the_next_mirror_takes_over(server, tmp_path, bad):
     retrieve(published(f"{server.address}/{bad}/", f"{server.address}/good/"), tmp_path, patience=HASTE)
@@ -227,6 +253,21 @@ def test_a_file_compressed_anew_is_recognised_by_its_content(tmp_path):
         assert verified_content(path, gzip_file()) == PAYLOAD
     with pytest.raises(ValueError, match="wrong checksum: md5"):
         verified_content(path, gzip_file(payload_sha256=None))  # where only the file's own checksum is published
+
+
+def test_a_file_is_known_by_its_sha256_where_that_is_published(tmp_path):
+    path = tmp_path / "data.gz"
+    path.write_bytes(GOOD)
+    sha256 = hashlib.sha256(GOOD).hexdigest()
+    assert verified_content(path, PublishedFile("data.gz", sha256=sha256)) == GOOD
+    with pytest.raises(ValueError, match=f"wrong checksum: sha256 {sha256}, published 00"):
+        verified_content(path, PublishedFile("data.gz", sha256="00" * 32))
+
+
+@pytest.mark.parametrize("known_by", [{}, {"md5": "0" * 32, "sha256": "0" * 64}])
+def test_a_file_is_known_by_one_checksum(known_by):
+    with pytest.raises(ValueError, match="one of the two"):
+        PublishedFile("data.gz", **known_by)
 
 
 @pytest.mark.parametrize(
