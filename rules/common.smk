@@ -65,6 +65,11 @@ def of_runs(name, recipes=None):
     return [f"<results>/{run}/{name}" for run in PLAN.runs(recipes)]
 
 
+def own(recipes):
+    """Leave out the members of sweeps."""
+    return [name for name in recipes if name in PLAN.own_recipes]
+
+
 def of_inputs(name):
     """List a file of every data set in use."""
     return [f"<results>/{origin}/{name}" for origin in PLAN.inputs]
@@ -76,6 +81,7 @@ def of_figures(suffix):
 
 
 def of_tables():
-    """List the tables of the whole study."""
-    tables = ["runs", "angle_dynamics", "angle_pairs", *(["claims"] if STUDY.ledgers else [])]
+    """List the tables of the whole study that its figures and ledgers ask for."""
+    angles = ["angle_dynamics", "angle_pairs"] if PLAN.compares_angles else []
+    tables = ["runs", *angles, *(["claims"] if STUDY.ledgers else [])]
     return [f"<results>/tables/{table}.csv" for table in tables]

@@ -557,3 +557,269 @@ rule plot_sensitivity:
         "Plotting what the angles depend on"
     script:
         "../scripts/plot_sensitivity.py"
+
+
+rule plot_layer_theory:
+    input:
+        tables=of_runs("theory.csv", own(PLAN.theory_recipes)),
+    output:
+        svg=report(
+            "<results>/figures/layer_theory.svg",
+            caption="../report/layer_theory.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/layer_theory.png",
+        csv="<results>/figures/layer_theory.csv",
+    log:
+        "<logs>/plot_layer_theory.log",
+    benchmark:
+        "<benchmarks>/plot_layer_theory.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("layer_theory"),
+        code=code_of("plot_layer_theory.py"),
+    message:
+        "Plotting the layers against the theory"
+    script:
+        "../scripts/plot_layer_theory.py"
+
+
+rule plot_law_sweep:
+    input:
+        tables=of_runs("theory.csv", PLAN.theory_recipes),
+    output:
+        svg=report(
+            "<results>/figures/law_sweep.svg",
+            caption="../report/law_sweep.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/law_sweep.png",
+        csv="<results>/figures/law_sweep.csv",
+    log:
+        "<logs>/plot_law_sweep.log",
+    benchmark:
+        "<benchmarks>/plot_law_sweep.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("law_sweep"),
+        code=code_of("plot_law_sweep.py"),
+    message:
+        "Plotting the law over settings"
+    script:
+        "../scripts/plot_law_sweep.py"
+
+
+rule plot_assumptions:
+    input:
+        tables=of_runs("theory.csv", PLAN.theory_recipes),
+    output:
+        svg=report(
+            "<results>/figures/assumptions.svg",
+            caption="../report/assumptions.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/assumptions.png",
+        csv="<results>/figures/assumptions.csv",
+    log:
+        "<logs>/plot_assumptions.log",
+    benchmark:
+        "<benchmarks>/plot_assumptions.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("assumptions"),
+        code=code_of("plot_assumptions.py"),
+    message:
+        "Plotting the assumptions of the theory"
+    script:
+        "../scripts/plot_assumptions.py"
+
+
+rule plot_layer_probes:
+    input:
+        layers=of_inputs("layers.csv") + of_runs("layers.csv", own(PLAN.probed_recipes)),
+        probes=of_runs("layer_probes.csv", own(PLAN.probed_recipes)),
+    output:
+        svg=report(
+            "<results>/figures/layer_probes.svg",
+            caption="../report/layer_probes.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/layer_probes.png",
+        csv="<results>/figures/layer_probes.csv",
+    log:
+        "<logs>/plot_layer_probes.log",
+    benchmark:
+        "<benchmarks>/plot_layer_probes.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("layer_probes"),
+        code=code_of("plot_layer_probes.py"),
+    message:
+        "Plotting rank and linear probes of the layers"
+    script:
+        "../scripts/plot_layer_probes.py"
+
+
+rule plot_normalisation_modes:
+    input:
+        layers=of_runs("layers.csv", own(PLAN.classifier_recipes)),
+        networks=of_runs("networks.csv", own(PLAN.classifier_recipes)),
+    output:
+        svg=report(
+            "<results>/figures/normalisation_modes.svg",
+            caption="../report/normalisation_modes.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/normalisation_modes.png",
+        csv="<results>/figures/normalisation_modes.csv",
+    log:
+        "<logs>/plot_normalisation_modes.log",
+    benchmark:
+        "<benchmarks>/plot_normalisation_modes.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("normalisation_modes"),
+        code=code_of("plot_normalisation_modes.py"),
+    message:
+        "Plotting both modes of batch normalisation"
+    script:
+        "../scripts/plot_normalisation_modes.py"
+
+
+rule plot_collapse:
+    input:
+        layers=of_runs("layers.csv", own(PLAN.classifier_recipes)),
+        networks=of_runs("networks.csv", own(PLAN.classifier_recipes)),
+    output:
+        svg=report(
+            "<results>/figures/collapse.svg",
+            caption="../report/collapse.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/collapse.png",
+        csv="<results>/figures/collapse.csv",
+    log:
+        "<logs>/plot_collapse.log",
+    benchmark:
+        "<benchmarks>/plot_collapse.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("collapse"),
+        code=code_of("plot_collapse.py"),
+    message:
+        "Plotting neural collapse"
+    script:
+        "../scripts/plot_collapse.py"
+
+
+rule plot_embeddings:
+    input:
+        tables=[f"<results>/runs/{name}/block-0/embedding.csv" for name in PLAN.embedded_recipes],
+    output:
+        svg=report(
+            "<results>/figures/embeddings.svg",
+            caption="../report/embeddings.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/embeddings.png",
+        csv="<results>/figures/embeddings.csv",
+    log:
+        "<logs>/plot_embeddings.log",
+    benchmark:
+        "<benchmarks>/plot_embeddings.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("embeddings"),
+        code=code_of("plot_embeddings.py"),
+    message:
+        "Plotting maps of the layers"
+    script:
+        "../scripts/plot_embeddings.py"
+
+
+rule plot_linear_depth:
+    input:
+        runs="<results>/tables/runs.csv",
+        layers=of_runs("layers.csv", PLAN.probed_recipes),
+    output:
+        svg=report(
+            "<results>/figures/linear_depth.svg",
+            caption="../report/linear_depth.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/linear_depth.png",
+        csv="<results>/figures/linear_depth.csv",
+    log:
+        "<logs>/plot_linear_depth.log",
+    benchmark:
+        "<benchmarks>/plot_linear_depth.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("linear_depth"),
+        code=code_of("plot_linear_depth.py"),
+    message:
+        "Plotting accuracy against linear layers"
+    script:
+        "../scripts/plot_linear_depth.py"
+
+
+rule plot_transfer:
+    input:
+        layers=of_runs("layers.csv", PLAN.probed_recipes),
+        probes=of_runs("layer_probes.csv", PLAN.probed_recipes),
+    output:
+        svg=report(
+            "<results>/figures/transfer.svg",
+            caption="../report/transfer.rst",
+            category="Layers",
+        ),
+        png="<results>/figures/transfer.png",
+        csv="<results>/figures/transfer.csv",
+    log:
+        "<logs>/plot_transfer.log",
+    benchmark:
+        "<benchmarks>/plot_transfer.tsv"
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=PLAN.plot("transfer"),
+        code=code_of("plot_transfer.py"),
+    message:
+        "Plotting transfer against the layers of a head"
+    script:
+        "../scripts/plot_transfer.py"

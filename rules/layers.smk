@@ -1,5 +1,7 @@
-# Requires: features.zarr of the data sets and the runs.
-# Makes: layers.csv beside each: compression, discrimination and rank of every layer at every kept step.
+# Requires: features.zarr of the data sets and the runs, and of the runs their weights.
+# Makes: layers.csv beside each: compression, discrimination and rank of every layer at every kept step. Of runs that
+# learn classes also networks.csv (what takes the weights to measure), layer_probes.csv, embedding.csv, and of deep linear
+# networks theory.csv: what was measured against what theory predicts.
 
 
 rule measure_layers:
@@ -24,3 +26,119 @@ rule measure_layers:
         "Measuring layers of {wildcards.origin}"
     script:
         "../scripts/measure_layers.py"
+
+
+rule measure_networks:
+    input:
+        weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
+        weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
+        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
+        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+    output:
+        table="<results>/runs/{recipe}/block-{block}/networks.csv",
+    log:
+        "<logs>/measure_networks/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/measure_networks/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=NETWORK_RECIPE,
+    conda:
+        "../envs/featurespace.yaml"
+    threads: lambda w: PLAN.recipe(w.recipe).threads
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=lambda w: PLAN.measure_networks(w.recipe, int(w.block)),
+        code=code_of("measure_networks.py"),
+    message:
+        "Measuring networks of {wildcards.recipe}, block {wildcards.block}"
+    script:
+        "../scripts/measure_networks.py"
+
+
+rule predict_layers:
+    input:
+        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
+        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+        weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
+        layers="<results>/runs/{recipe}/block-{block}/layers.csv",
+        networks="<results>/runs/{recipe}/block-{block}/networks.csv",
+        data_layers=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/layers.csv",
+    output:
+        table="<results>/runs/{recipe}/block-{block}/theory.csv",
+    log:
+        "<logs>/predict_layers/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/predict_layers/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=NETWORK_RECIPE,
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=lambda w: PLAN.predict_layers(w.recipe, int(w.block)),
+        code=code_of("predict_layers.py"),
+    message:
+        "Predicting layers of {wildcards.recipe}, block {wildcards.block}"
+    script:
+        "../scripts/predict_layers.py"
+
+
+rule probe_layers:
+    input:
+        weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
+        weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
+        datasets=lambda w: ancient([f"<results>/datasets/{name}/dataset.zarr" for name in PLAN.probe_targets(w.recipe)]),
+        dataset_digests=lambda w: [f"<results>/datasets/{name}/dataset.json" for name in PLAN.probe_targets(w.recipe)],
+    output:
+        table="<results>/runs/{recipe}/block-{block}/layer_probes.csv",
+    log:
+        "<logs>/probe_layers/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/probe_layers/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=NETWORK_RECIPE,
+    conda:
+        "../envs/featurespace.yaml"
+    threads: lambda w: PLAN.recipe(w.recipe).threads
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=lambda w: PLAN.probe_layers(w.recipe, int(w.block)),
+        code=code_of("probe_layers.py"),
+    message:
+        "Probing layers of {wildcards.recipe}, block {wildcards.block}"
+    script:
+        "../scripts/probe_layers.py"
+
+
+rule embed_layers:
+    input:
+        store=ancient("<results>/runs/{recipe}/block-{block}/features.zarr"),
+        digest="<results>/runs/{recipe}/block-{block}/features.json",
+        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
+        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+    output:
+        table="<results>/runs/{recipe}/block-{block}/embedding.csv",
+    log:
+        "<logs>/embed_layers/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/embed_layers/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=NETWORK_RECIPE,
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=PLAN.embed_layers(),
+        code=code_of("embed_layers.py"),
+    message:
+        "Mapping layers of {wildcards.recipe}, block {wildcards.block}"
+    script:
+        "../scripts/embed_layers.py"

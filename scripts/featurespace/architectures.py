@@ -32,6 +32,9 @@ def layer_names(model: Mapping[str, Any]) -> list[str]:
         case "linear":
             # The last of the `depth` weight matrices is the classifier, whose output is never measured.
             return [f"linear{i}" for i in range(1, model["depth"])]
+        case "hybrid":
+            nonlinear = [f"hidden{i}" for i in range(1, model["nonlinear"] + 1)]
+            return nonlinear + [f"linear{i}" for i in range(1, model["linear"] + 1)]
         case "cnn":
             return [*(f"conv{i}" for i in range(1, len(model["channels"]) + 1)), "hidden"]
         case "autoencoder":

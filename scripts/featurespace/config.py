@@ -29,8 +29,21 @@ from featurespace.catalogue import PUBLISHED
 from featurespace.errors import FeaturespaceError
 
 IMAGE_SIDES = {"digits": 8, "mnist": 28, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32}  # pixels
+N_CLASSES = {"digits": 10} | {kind: published.n_classes for kind, published in PUBLISHED.items()}
 COLOUR_KINDS = ("cifar10", "cifar100")  # the others are grey
 DEFAULT_FIGURES = ("angle_dynamics", "angle_matrix", "spectra", "layers", "training")
+LAYER_FIGURES = (
+    "layer_theory",
+    "law_sweep",
+    "assumptions",
+    "layer_probes",
+    "normalisation_modes",
+    "collapse",
+    "embeddings",
+    "linear_depth",
+    "transfer",
+)
+OTHER_FIGURES = ("spectra", "layers", "training")  # neither about P-vectors alone nor about the theory of layers
 FIGURES = (
     *DEFAULT_FIGURES,
     "reference_angles",
@@ -47,11 +60,13 @@ FIGURES = (
     "indicators",
     "similarity",
     "sensitivity",
+    *LAYER_FIGURES,
 )
-LEDGERS = ("p-vectors",)
+LEDGERS = ("p-vectors", "layerwise")
 SUPERVISED = ("classify", "shuffled-labels")
 CONTRASTIVE = ("simclr", "supcon")
 NOT_TRAINED = ("untrained", "noise")
+HEADED_KINDS = ("mlp", "cnn", *architectures.DEEP_KINDS)  # a head may stand on their features
 NORMALISED_KINDS = ("resnet", "wide-resnet", "densenet", "torchvision")  # batch normalisation without a choice
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"
@@ -124,6 +139,19 @@ class ImageSection(DatasetSection):
         None, description="Train on so many samples, spread evenly over the classes; on all if empty."
     )
     test_limit: PositiveInt | None = Field(None, description="Likewise for the test split.")
+    classes: list[Count] | None = Field(
+        None, min_length=2, description="Keep these classes only, numbered anew in this order; all of them if empty."
+    )
+
+    @model_validator(mode="after")
+    def _classes_are_there(self) -> ImageSection:
+        n_classes = N_CLASSES[self.kind]  # type: ignore[attr-defined]
+        for i, label in enumerate(self.classes or []):
+            if label >= n_classes:
+                raise ValueError(f"classes.{i}: {self.kind} has classes 0 to {n_classes - 1}, not {label}")  # type: ignore[attr-defined]
+            if label in (self.classes or [])[:i]:
+                raise ValueError(f"classes.{i}: class {label} is named twice")
+        return self
 
 
 class Digits(ImageSection):
@@ -166,7 +194,23 @@ class Downloaded(ImageSection):
     )
 
 
-Dataset = Annotated[Digits | Orthonormal | Downloaded, Field(discriminator="kind")]
+class Newsgroups(DatasetSection):
+    """The 20 Newsgroups, split by date: rows of TF-IDF, not images."""
+
+    kind: Literal["newsgroups"] = Field(description="Which data set.")
+    source: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        None, description="A local directory, or an http(s) address, that holds 20news-bydate.tar.gz."
+    )
+    features: PositiveInt = Field(2000, description="How many words count: the most frequent of the training split.")
+    strip: StrictBool = Field(True, description="Leave out headers, footers and quotes, which give groups away.")
+    train_limit: PositiveInt | None = Field(
+        None, description="Train on so many samples, spread evenly over the classes; on all if empty."
+    )
+    test_limit: PositiveInt | None = Field(None, description="Likewise for the test split.")
+
+
+Dataset = Annotated[Digits | Orthonormal | Downloaded | Newsgroups, Field(discriminator="kind")]
+Retrieved = Downloaded | Newsgroups  # those that have published files
 
 # --- recipes ----------------------------------------------------------------------------------------------------
 
@@ -185,6 +229,16 @@ class Linear(Section):
     kind: Literal["linear"] = Field(description="Which architecture.")
     depth: Annotated[int, Field(ge=2)] = Field(4, description="L: number of weight matrices, the classifier's too.")
     width: PositiveInt = Field(64, description="Width of the hidden layers.")
+
+
+class Hybrid(Section):
+    """Dense layers with rectifiers, then a deep linear network; layers `hidden1`, ..., `linear1`, ..."""
+
+    kind: Literal["hybrid"] = Field(description="Which architecture.")
+    nonlinear: PositiveInt = Field(3, description="Layers with rectifiers.")
+    linear: Count = Field(4, description="Linear layers between these and the output, without biases.")
+    width: PositiveInt = Field(64, description="Width of all of them.")
+    batch_norm: StrictBool = Field(True, description="Batch normalisation before each rectifier.")
 
 
 class Cnn(Section):
@@ -274,7 +328,7 @@ class Noise(Section):
 
 
 Model = Annotated[
-    Mlp | Linear | Cnn | Autoencoder | ResNet | WideResNet | Vgg | DenseNet | Torchvision | Noise,
+    Mlp | Linear | Hybrid | Cnn | Autoencoder | ResNet | WideResNet | Vgg | DenseNet | Torchvision | Noise,
     Field(discriminator="kind"),
 ]
 
@@ -388,6 +442,13 @@ class Contrast(Section):
     width: PositiveInt = Field(128, description="Width of the head's output.")
 
 
+class Head(Section):
+    """A projection head: dense layers with rectifiers between the features and the classifier."""
+
+    layers: PositiveInt = Field(description="How many.")
+    width: PositiveInt | None = Field(None, description="Their width; that of the features if empty.")
+
+
 class Recipe(Section):
     """What is trained."""
 
@@ -405,6 +466,7 @@ class Recipe(Section):
         description="Of the classifying tasks: cross-entropy (the default) or squared error to one-hot labels.",
     )
     output_scale: float = Field(1.0, gt=0, description="α: factor on the network's output.")
+    head: Head | None = Field(None, description="A projection head, which learns with the network and has no layers.")
     optimiser: Optimiser | None = Field(None, description="How the weights move; Adam by default.")
     schedule: Schedule | None = Field(None, description="How long; needed by every trained task.")
     noise: float | None = Field(
@@ -443,7 +505,7 @@ class Recipe(Section):
             raise ValueError(f"model.kind: task {self.task} needs an autoencoder, not {self.model.kind}")
         if self.task in SUPERVISED and is_autoencoder:
             raise ValueError(f"model.kind: an autoencoder has no classes to learn (task {self.task})")
-        if self.task in CONTRASTIVE and self.model.kind in ("autoencoder", "linear"):
+        if self.task in CONTRASTIVE and self.model.kind not in HEADED_KINDS:
             raise ValueError(f"model.kind: task {self.task} needs a network that classifies, not {self.model.kind}")
         if (self.task == "noise") != (self.model.kind == "noise"):
             raise ValueError("model.kind: task noise and model noise go together")
@@ -459,6 +521,13 @@ class Recipe(Section):
             raise ValueError(f"schedule.batch_size: task {self.task} contrasts a sample with others of its batch")
         if self.task in CONTRASTIVE and self.output_scale != 1:
             raise ValueError(f"output_scale: task {self.task} scales outputs to length 1")
+        if self.head is not None:
+            if self.task not in (*SUPERVISED, "untrained"):
+                raise ValueError(f"head: task {self.task} takes none")
+            if self.model.kind not in HEADED_KINDS:
+                raise ValueError(
+                    f"head: a network of kind {self.model.kind} takes none (those of kind {', '.join(HEADED_KINDS)} do)"
+                )
         if self.task == "noise":
             for key in ("init", "dtype", "threads", "output_scale", "pooling"):
                 if key in self.model_fields_set:
@@ -498,6 +567,7 @@ class Sweep(Section):
         "all combinations are trained, as `<name>-01`, `<name>-02`, ...",
     )
     set: dict[str, Any] = Field({}, description="Other keys of the recipe, and the one value that all members have.")
+    layers: Literal["feature", "all"] = Field("feature", description="Which layers of the members are dumped.")
 
     def members(self, recipe: Recipe) -> list[dict[str, Any]]:
         """List the members' sections, the last key of `vary` changing fastest."""
@@ -593,6 +663,28 @@ class Probe(Section):
     regularisation: float = Field(1.0, gt=0, description="C of scikit-learn's logistic regression.")
 
 
+class LayerProbes(Section):
+    """How well a linear map reads the classes from each layer, on a recipe's own data and on others."""
+
+    regularisation: float = Field(
+        1e-3, gt=0, description="Ridge of the least-squares probe, as a share of the features' mean variance."
+    )
+    targets: list[str] = Field(
+        [], description="Further data sets, of the same shape, that the feature layer is probed on: transfer."
+    )
+    silhouette_samples: PositiveInt = Field(2000, description="Training samples, at most, of each silhouette.")
+
+
+class Embedding(Section):
+    """The maps of layers that UMAP makes."""
+
+    depths: list[PositiveInt] = Field([1, 2, 4, 6], min_length=1, description="Layers that are shown, by depth.")
+    samples: Annotated[int, Field(ge=10)] = Field(2000, description="Samples, at most, in each map.")
+    neighbours: Annotated[int, Field(ge=2)] = Field(15, description="UMAP: neighbours of a sample.")
+    min_dist: float = Field(0.1, ge=0, le=1, description="UMAP: how close samples may lie.")
+    seed: Count = Field(0, description="UMAP: seed.")
+
+
 class Sensitivity(Section):
     """What the angles depend on: samples, features, split, normalisation, depth, width."""
 
@@ -630,6 +722,8 @@ class Analysis(Section):
         None, description="Test samples, at most, on which first and last steps are seen too; all if empty."
     )
     probe: Probe = Field(default_factory=lambda: Probe(), description="Linear probes of first and last steps.")
+    layer_probes: LayerProbes = Field(default_factory=lambda: LayerProbes(), description="Linear probes of layers.")
+    embedding: Embedding = Field(default_factory=lambda: Embedding(), description="Maps of layers.")
     sensitivity: Sensitivity = Field(default_factory=lambda: Sensitivity(), description="Sensitivity of the angles.")
     statistics: Statistics = Field(default_factory=lambda: Statistics(), description="Tests over a population.")
 
@@ -687,7 +781,9 @@ class Study(Section):
                     said = said.removeprefix(f"recipes.{member}.")
                     raise ValueError(f"sweeps.{name}.vary: member {i}: {said}") from error
                 names = architectures.layer_names(recipe.model.model_dump())
-                members[member] = (name, recipe.model_copy(update={"layers": [recipe.feature_layer or names[-1]]}))
+                if sweep.layers == "feature":
+                    recipe = recipe.model_copy(update={"layers": [recipe.feature_layer or names[-1]]})
+                members[member] = (name, recipe)
         return members
 
     @cached_property
@@ -727,9 +823,19 @@ class Study(Section):
                 raise ValueError(
                     f"analysis.angles.references.{i}: no recipe {name!r}{_allowed(name, list(self.recipes))}"
                 )
+        used = {recipe.dataset for recipe in self.all_recipes.values()}
+        for i, name in enumerate(self.analysis.layer_probes.targets):
+            where = f"analysis.layer_probes.targets.{i}"
+            if name not in self.datasets:
+                raise ValueError(f"{where}: no data set {name!r}{_allowed(name, list(self.datasets))}")
+            if isinstance(self.datasets[name], Orthonormal):
+                raise ValueError(f"{where}: orthonormal rows have no test split to probe on")
+            for their in sorted(used):
+                if not _same_shape(self.datasets[name], self.datasets[their]):
+                    raise ValueError(f"{where}: the samples of {name} have not the shape of those of {their}")
         sources: dict[str, tuple[str, str | None]] = {}
         for name, dataset in self.datasets.items():
-            if isinstance(dataset, Downloaded):
+            if isinstance(dataset, Retrieved):
                 other = sources.setdefault(dataset.kind, (name, dataset.source))
                 if other[1] != dataset.source:
                     raise ValueError(
@@ -742,15 +848,27 @@ class Study(Section):
         return self
 
 
+def _same_shape(a: Dataset, b: Dataset) -> bool:
+    """Say whether the samples of two data sets can enter the same network."""
+    if isinstance(a, Orthonormal) and isinstance(b, Orthonormal):
+        return a.dimension == b.dimension
+    if isinstance(a, Newsgroups) and isinstance(b, Newsgroups):
+        return a.features == b.features
+    if not isinstance(a, Digits | Downloaded) or not isinstance(b, Digits | Downloaded):
+        return False
+    return IMAGE_SIDES[a.kind] == IMAGE_SIDES[b.kind] and (a.kind in COLOUR_KINDS) == (b.kind in COLOUR_KINDS)
+
+
 def _require_fit(where: str, recipe: Recipe, dataset: Dataset) -> None:
     """Check that a recipe's network and augmentation can do with its data set's samples."""
     kind = recipe.model.kind
-    if isinstance(dataset, Orthonormal):
+    if not isinstance(dataset, ImageSection):
         if kind in architectures.CONVOLUTIONAL_KINDS:
-            raise ValueError(f"{where}.model.kind: {kind} needs images, not orthonormal rows")
+            raise ValueError(f"{where}.model.kind: {kind} needs images, not the rows of {dataset.kind}")
         if recipe.augmentation is not None:
-            raise ValueError(f"{where}.augmentation: only images are augmented, not orthonormal rows")
+            raise ValueError(f"{where}.augmentation: only images are augmented, not the rows of {dataset.kind}")
         return
+    assert isinstance(dataset, Digits | Downloaded)
     side, least = IMAGE_SIDES[dataset.kind], architectures.minimum_side(recipe.model.model_dump())
     if side < least:
         key = "model.channels" if kind == "cnn" else "model"
@@ -889,7 +1007,7 @@ def check_sources(study: Study, filename: str = "study") -> None:
         If a `source` is neither a directory nor a web address.
     """
     for name, dataset in study.datasets.items():
-        if not isinstance(dataset, Downloaded) or dataset.source is None:
+        if not isinstance(dataset, Retrieved) or dataset.source is None:
             continue
         if re.match(r"https?://", dataset.source):
             continue

@@ -9,6 +9,7 @@ to the size that a network needs. Parameters are not set here, and no random num
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -63,11 +64,28 @@ class Pool(nn.Module):
         return F.max_pool2d(x, 2) if min(x.shape[2:]) > 1 else x
 
 
+@dataclass(frozen=True)
+class Top:
+    """What follows the features: a classifier of `n_out`, behind a head if there is one, or a projection head.
+
+    Attributes
+    ----------
+    projection
+        `hidden` (None: as wide as the features) and `width` of a projection head in the classifier's place.
+    head
+        `layers` dense layers with rectifiers, each `width` wide (None: as wide as the features).
+    """
+
+    n_out: int
+    projection: Mapping[str, Any] | None
+    head: Mapping[str, Any] | None
+
+
 class Convnet(nn.Module):
     """(B, c, h, w) -> prediction (B, n_out), and taps: `stage1`, ... (B, c, h, w) and `pooled` (B, d).
 
     `final`, before the average over space, is for networks whose blocks begin with normalisation and rectifier, and so
-    end without. `output` reads `pooled`, through a dense layer with a rectifier if there is a `projection`.
+    end without. `output` reads `pooled`, through dense layers with rectifiers if there is a `projection` or a head.
     """
 
     def __init__(
@@ -76,8 +94,7 @@ class Convnet(nn.Module):
         stages: Sequence[nn.Module],
         final: nn.Module,
         n_features: int,
-        n_out: int,
-        projection: Mapping[str, Any] | None,
+        top: Top,
     ) -> None:
         super().__init__()
         self.stem = stem
@@ -85,13 +102,18 @@ class Convnet(nn.Module):
         for name, stage in zip(self.stages, stages, strict=True):
             self.add_module(name, stage)
         self.final = final
-        self.projection = None
-        if projection is None:
-            self.output = Affine(n_features, n_out)
-        else:
-            n_hidden = projection["hidden"] or n_features
-            self.projection = Affine(n_features, n_hidden)
-            self.output = Affine(n_hidden, projection["width"])
+        n_in, n_out = n_features, top.n_out
+        widths = {}  # of the dense layers with rectifiers
+        if top.head is not None:
+            widths = {f"head{i}": top.head["width"] or n_features for i in range(1, top.head["layers"] + 1)}
+        if top.projection is not None:
+            widths["projection"] = top.projection["hidden"] or n_features
+            n_out = top.projection["width"]
+        self.rectified = list(widths)
+        for name, width in widths.items():
+            self.add_module(name, Affine(n_in, width))
+            n_in = width
+        self.output = Affine(n_in, n_out)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         taps = {}
@@ -99,8 +121,8 @@ class Convnet(nn.Module):
         for name in self.stages:
             taps[name] = h = self.get_submodule(name)(h)
         taps["pooled"] = h = self.final(h).mean((2, 3))
-        if self.projection is not None:
-            h = F.relu(self.projection(h))
+        for name in self.rectified:
+            h = F.relu(self.get_submodule(name)(h))
         return self.output(h), taps
 
 
@@ -153,7 +175,7 @@ def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Module | None:
     return nn.Sequential(Conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out))
 
 
-def _resnet(c_in: int, model: Mapping[str, Any], n_out: int, projection: Mapping[str, Any] | None) -> Convnet:
+def _resnet(c_in: int, model: Mapping[str, Any], top: Top) -> Convnet:
     """ResNet (He et al., 2016), with the stride of a bottleneck in its 3 x 3 convolution, as torchvision has it."""
     block = Bottleneck if model["depth"] == 50 else BasicBlock
     c = model["width"]
@@ -166,7 +188,7 @@ def _resnet(c_in: int, model: Mapping[str, Any], n_out: int, projection: Mapping
             blocks.append(block(c, width, 2 if i > 0 and j == 0 else 1))
             c = width * block.expansion
         stages.append(nn.Sequential(*blocks))
-    return Convnet(stem, stages, nn.Identity(), c, n_out, projection)
+    return Convnet(stem, stages, nn.Identity(), c, top)
 
 
 class PreactivationBlock(nn.Module):
@@ -189,7 +211,7 @@ class PreactivationBlock(nn.Module):
         return h.add_(x if self.shortcut is None else self.shortcut(start))
 
 
-def _wide_resnet(c_in: int, model: Mapping[str, Any], n_out: int, projection: Mapping[str, Any] | None) -> Convnet:
+def _wide_resnet(c_in: int, model: Mapping[str, Any], top: Top) -> Convnet:
     """Wide ResNet (Zagoruyko & Komodakis, 2016), without dropout: 16, 16k, 32k and 64k channels, d = 64k."""
     n_blocks = (model["depth"] - 4) // 6
     widths = [16, *(16 * 2**i * model["widen"] for i in range(3))]
@@ -200,13 +222,13 @@ def _wide_resnet(c_in: int, model: Mapping[str, Any], n_out: int, projection: Ma
         for i, (c, c_out) in enumerate(pairwise(widths))
     ]
     stem = Conv(c_in, widths[0], 3, model["stem_stride"])
-    return Convnet(stem, stages, NormRelu(widths[-1]), widths[-1], n_out, projection)
+    return Convnet(stem, stages, NormRelu(widths[-1]), widths[-1], top)
 
 
 # --- VGG --------------------------------------------------------------------------------------------------------------
 
 
-def _vgg(c_in: int, model: Mapping[str, Any], n_out: int, projection: Mapping[str, Any] | None) -> Convnet:
+def _vgg(c_in: int, model: Mapping[str, Any], top: Top) -> Convnet:
     """The convolutions of VGG (Simonyan & Zisserman, 2015), average pooling and a single dense layer.
 
     A normalised convolution has no bias, unlike torchvision's: it would cancel.
@@ -229,7 +251,7 @@ def _vgg(c_in: int, model: Mapping[str, Any], n_out: int, projection: Mapping[st
                 layers.append(nn.ReLU(inplace=True))
             c, stride = c_out, 1
         stages.append(nn.Sequential(*layers))
-    return Convnet(nn.Identity(), stages, nn.Identity(), c, n_out, projection)
+    return Convnet(nn.Identity(), stages, nn.Identity(), c, top)
 
 
 # --- DenseNet ---------------------------------------------------------------------------------------------------------
@@ -261,7 +283,7 @@ class Transition(nn.Module):
         return self.conv(F.avg_pool2d(self.norm(x), 2))
 
 
-def _densenet(c_in: int, model: Mapping[str, Any], n_out: int, projection: Mapping[str, Any] | None) -> Convnet:
+def _densenet(c_in: int, model: Mapping[str, Any], top: Top) -> Convnet:
     """DenseNet-BC (Huang et al., 2017), compression ½; a stage's tap is its dense block, before the normalisation."""
     growth = model["growth"]
     c = 2 * growth
@@ -276,13 +298,13 @@ def _densenet(c_in: int, model: Mapping[str, Any], n_out: int, projection: Mappi
             layers.append(DenseLayer(c, growth))
             c += growth
         stages.append(nn.Sequential(*layers))
-    return Convnet(stem, stages, NormRelu(c), c, n_out, projection)
+    return Convnet(stem, stages, NormRelu(c), c, top)
 
 
 # --- torchvision's ----------------------------------------------------------------------------------------------------
 
 
-def _torchvision(c_in: int, model: Mapping[str, Any], n_out: int, projection: Mapping[str, Any] | None) -> Convnet:
+def _torchvision(c_in: int, model: Mapping[str, Any], top: Top) -> Convnet:
     """Take torchvision's own modules apart into stem and stages, the stem replaced by the small one."""
     import torchvision.models  # seconds, for these networks only
 
@@ -314,7 +336,7 @@ def _torchvision(c_in: int, model: Mapping[str, Any], n_out: int, projection: Ma
                 stages.append(nn.Sequential(*theirs.features[start:i], Pool()))
                 start = i + 1
         n_features = 512
-    convnet = Convnet(stem, stages, final, n_features, n_out, projection).to_empty(device="cpu")
+    convnet = Convnet(stem, stages, final, n_features, top).to_empty(device="cpu")
     for module in convnet.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()  # and the running statistics
@@ -322,7 +344,11 @@ def _torchvision(c_in: int, model: Mapping[str, Any], n_out: int, projection: Ma
 
 
 def build_convnet(
-    model: Mapping[str, Any], n_channels: int, n_out: int, projection: Mapping[str, Any] | None = None
+    model: Mapping[str, Any],
+    n_channels: int,
+    n_out: int,
+    projection: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
 ) -> Convnet:
     """Build one of the deep networks for images of `n_channels`, with parameters not yet set.
 
@@ -332,8 +358,8 @@ def build_convnet(
         The model section of a recipe, as plain data, of one of `architectures.DEEP_KINDS`.
     n_out
         Width of the classifier.
-    projection
-        `hidden` (None: as wide as the features) and `width` of a projection head in the classifier's place.
+    projection, head
+        As `Top` has them.
     """
     build = {
         "resnet": _resnet,
@@ -342,4 +368,4 @@ def build_convnet(
         "densenet": _densenet,
         "torchvision": _torchvision,
     }[model["kind"]]
-    return build(n_channels, model, n_out, projection)
+    return build(n_channels, model, Top(n_out, projection, head))

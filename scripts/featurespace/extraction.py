@@ -29,7 +29,13 @@ def pool(tap: Tensor, pooling: str) -> Tensor:
 def _build(spec: Mapping[str, Any], dataset: PreparedDataset, n_seeds: int) -> Network:
     dtype = getattr(torch, spec["dtype"])
     network = build_network(
-        spec["model"], dataset.input_shape, dataset.n_classes, n_seeds, dtype, projection=spec["projection"]
+        spec["model"],
+        dataset.input_shape,
+        dataset.n_classes,
+        n_seeds,
+        dtype,
+        projection=spec["projection"],
+        head=spec.get("head"),
     )
     return network.eval().requires_grad_(False)
 

@@ -9,6 +9,7 @@ faster than its parts on a CPU, and their seeds go one after another through the
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ from featurespace.errors import FeaturespaceError
 
 Taps = dict[str, Tensor]
 
-STACKED_KINDS = ("mlp", "linear")
-PROJECTED_KINDS = ("mlp", "cnn", *DEEP_KINDS)
+STACKED_KINDS = ("mlp", "linear", "hybrid")
+PROJECTED_KINDS = ("mlp", "cnn", *DEEP_KINDS)  # a head, or a projection head, may follow their features
 
 
 def stacks_of(model: Mapping[str, Any], seeds: Sequence[int]) -> list[list[int]]:
@@ -147,9 +148,23 @@ class Network(nn.ModuleDict):
         return sum(parameter[0].numel() for parameter in self.parameters())
 
     def add_output(
-        self, n_seeds: int, n_in: int, n_out: int, projection: Mapping[str, Any] | None, options: dict[str, Any]
+        self,
+        n_seeds: int,
+        n_in: int,
+        n_out: int,
+        projection: Mapping[str, Any] | None,
+        head: Mapping[str, Any] | None,
+        options: dict[str, Any],
     ) -> None:
-        """Add the classifier, or a projection head in its place: dense, rectifier, dense."""
+        """Add the classifier, with a head before it if wanted, or a projection head in its place.
+
+        The head is dense layers with rectifiers; the projection head is dense, rectifier, dense.
+        """
+        if head is not None:
+            width = head["width"] or n_in
+            for i in range(1, head["layers"] + 1):
+                self[f"head{i}"] = Dense(n_seeds, n_in, width, options)
+                n_in = width
         if projection is not None:
             n_hidden = projection["hidden"] or n_in
             self["projection"] = Dense(n_seeds, n_in, n_hidden, options)
@@ -157,13 +172,41 @@ class Network(nn.ModuleDict):
         self["output"] = Dense(n_seeds, n_in, n_out, options)
 
     def predict(self, features: Tensor) -> Tensor:
-        """Apply the classifier or the projection head: (S, B, n_in) -> (S, B, n_out)."""
-        if "projection" in self:
-            features = F.relu(self["projection"](features))
+        """Apply what follows the features: (S, B, n_in) -> (S, B, n_out)."""
+        for name, layer in self.items():
+            if name.startswith("head") or name == "projection":
+                features = F.relu(layer(features))
         return self["output"](features)
 
 
-class Mlp(Network):
+class Rectified(Network):
+    """A network that begins with dense layers with rectifiers, normalised before the rectifier if wanted."""
+
+    n_hidden: int
+
+    def add_hidden(
+        self, n_seeds: int, n_in: int, widths: Sequence[int], batch_norm: bool, options: dict[str, Any]
+    ) -> None:
+        """Add a layer for each width."""
+        self.n_hidden = len(widths)
+        for i, (n, width) in enumerate(pairwise([n_in, *widths]), start=1):
+            self[f"hidden{i}"] = Dense(n_seeds, n, width, options, bias=not batch_norm)
+            if batch_norm:
+                self[f"norm{i}"] = BatchNorm(n_seeds, width, options)
+
+    def rectify(self, x: Tensor) -> tuple[Tensor, Taps]:
+        """Apply these layers: (S, B, *input shape) -> (S, B, width of the last), taps."""
+        taps = {}
+        h = x.flatten(2)  # (S, B, d)
+        for i in range(1, self.n_hidden + 1):
+            h = self[f"hidden{i}"](h)
+            if f"norm{i}" in self:
+                h = self[f"norm{i}"](h)
+            taps[f"hidden{i}"] = h = F.relu(h)
+        return h, taps
+
+
+class Mlp(Rectified):
     """Dense layers with rectifiers, normalised before the rectifier if wanted; a dense output."""
 
     def __init__(
@@ -174,25 +217,34 @@ class Mlp(Network):
         n_out: int,
         options: dict[str, Any],
         projection: Mapping[str, Any] | None,
+        head: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
-        self.n_hidden = len(model["widths"])
-        for i, width in enumerate(model["widths"], start=1):
-            self[f"hidden{i}"] = Dense(n_seeds, n_in, width, options, bias=not model["batch_norm"])
-            if model["batch_norm"]:
-                self[f"norm{i}"] = BatchNorm(n_seeds, width, options)
-            n_in = width
-        self.add_output(n_seeds, n_in, n_out, projection, options)
+        self.add_hidden(n_seeds, n_in, model["widths"], model["batch_norm"], options)
+        self.add_output(n_seeds, model["widths"][-1], n_out, projection, head, options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
-        taps = {}
-        h = x.flatten(2)  # (S, B, d)
-        for i in range(1, self.n_hidden + 1):
-            h = self[f"hidden{i}"](h)
-            if f"norm{i}" in self:
-                h = self[f"norm{i}"](h)
-            taps[f"hidden{i}"] = h = F.relu(h)
+        h, taps = self.rectify(x)
         return self.predict(h), taps
+
+
+class Hybrid(Rectified):
+    """The hidden layers of an `Mlp`, and on them a deep linear network, output included, without biases."""
+
+    def __init__(self, n_seeds: int, n_in: int, model: Mapping[str, Any], n_out: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        width = model["width"]
+        self.add_hidden(n_seeds, n_in, [width] * model["nonlinear"], model["batch_norm"], options)
+        self.n_linear = model["linear"]
+        for i in range(1, self.n_linear + 1):
+            self[f"linear{i}"] = Dense(n_seeds, width, width, options, bias=False)
+        self["output"] = Dense(n_seeds, width, n_out, options, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
+        h, taps = self.rectify(x)
+        for i in range(1, self.n_linear + 1):
+            taps[f"linear{i}"] = h = self[f"linear{i}"](h)
+        return self["output"](h), taps
 
 
 class DeepLinear(Network):
@@ -224,6 +276,7 @@ class Cnn(Network):
         n_out: int,
         options: dict[str, Any],
         projection: Mapping[str, Any] | None,
+        head: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
         c, height, width = input_shape
@@ -234,7 +287,7 @@ class Cnn(Network):
                 self[f"norm{i}"] = BatchNorm(1, channels, options)
             c, height, width = channels, height // 2, width // 2
         self["hidden"] = Dense(1, c * height * width, model["hidden"], options)
-        self.add_output(1, model["hidden"], n_out, projection, options)
+        self.add_output(1, model["hidden"], n_out, projection, head, options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
         taps = {}
@@ -326,6 +379,7 @@ def build_network(
     n_seeds: int,
     dtype: torch.dtype = torch.float32,
     projection: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
 ) -> Network:
     """Build S networks as one, with parameters not yet set. The global random generator stays as it is.
 
@@ -339,13 +393,16 @@ def build_network(
         S; 1 for convolutional networks.
     projection
         For contrastive tasks: `hidden` (None: as wide as the features) and `width` of a projection head, a dense layer,
-        a rectifier and a dense layer, that takes the place of the classifier. The taps are the same. Linear networks
-        and autoencoders have none.
+        a rectifier and a dense layer, that takes the place of the classifier. The taps are the same. Linear and hybrid
+        networks and autoencoders have none.
+    head
+        `layers` dense layers with rectifiers, each `width` wide (None: as wide as the features), between the features
+        and the classifier, not tapped. The same kinds have none.
 
     Raises
     ------
     FeaturespaceError
-        If a convolutional network is given rows, or images too small for it.
+        If a convolutional network is given rows, or images too small for it; if the kind takes no head.
     """
     options = {"dtype": dtype}
     kind = model["kind"]
@@ -361,20 +418,26 @@ def build_network(
             )
     if projection is not None and kind not in PROJECTED_KINDS:
         raise FeaturespaceError(f"model.kind: a network of kind {kind!r} takes no projection head")
+    if head is not None and kind not in PROJECTED_KINDS:
+        raise FeaturespaceError(f"head: a network of kind {kind!r} takes no head")
+    if head is not None and projection is not None:
+        raise FeaturespaceError("head: a network with a projection head takes no other head")
     n_in = 1
     for size in input_shape:
         n_in *= size
     match kind:
         case "mlp":
-            return Mlp(n_seeds, n_in, model, n_classes, options, projection)
+            return Mlp(n_seeds, n_in, model, n_classes, options, projection, head)
         case "linear":
             return DeepLinear(n_seeds, n_in, model, n_classes, options)
+        case "hybrid":
+            return Hybrid(n_seeds, n_in, model, n_classes, options)
         case "cnn":
-            return Cnn(input_shape, model, n_classes, options, projection)
+            return Cnn(input_shape, model, n_classes, options, projection, head)
         case "autoencoder":
             return Autoencoder(input_shape, model, options)
         case _ if kind in DEEP_KINDS:
-            return SingleSeed(build_convnet(model, input_shape[0], n_classes, projection), dtype)
+            return SingleSeed(build_convnet(model, input_shape[0], n_classes, projection, head), dtype)
         case _:
             raise FeaturespaceError(f"unknown architecture: {kind!r}")
 

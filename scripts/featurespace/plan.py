@@ -7,15 +7,26 @@ plain data with sorted keys and normalised values (3 and 3.0 are one value), bec
 from __future__ import annotations
 
 import json
-import math
 from functools import cached_property
 from typing import Any
 
 from featurespace import architectures
-from featurespace.catalogue import PUBLISHED
-from featurespace.config import CONTRASTIVE, Contrast, Downloaded, Orthonormal, Recipe, Study
+from featurespace.catalogue import PUBLISHED, digits_split_sizes
+from featurespace.config import (
+    CONTRASTIVE,
+    LAYER_FIGURES,
+    N_CLASSES,
+    OTHER_FIGURES,
+    SUPERVISED,
+    Contrast,
+    Digits,
+    ImageSection,
+    Orthonormal,
+    Recipe,
+    Retrieved,
+    Study,
+)
 
-DIGITS_SAMPLES, DIGITS_CLASSES = 1797, 10  # of scikit-learn's digits
 DEFAULT_OPTIMISER = {"kind": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
 
@@ -70,6 +81,40 @@ class Plan:
         """The recipes over which statistics are taken: members of sweeps, and classifiers."""
         return [name for name in self.recipes if self.population(name) or self.recipe(name).task == "classify"]
 
+    @cached_property
+    def classifier_recipes(self) -> list[str]:
+        """The recipes with networks that learn classes, whose weights are measured too."""
+        return [name for name in self.recipes if self.recipe(name).task in SUPERVISED]
+
+    @cached_property
+    def theory_recipes(self) -> list[str]:
+        """The recipes that the theory of deep linear networks speaks of."""
+
+        def is_covered(recipe: Recipe) -> bool:
+            return (
+                recipe.model.kind == "linear"
+                and recipe.task == "classify"
+                and recipe.loss == "mse"
+                and recipe.init.scheme == "orthogonal"
+            )
+
+        return [name for name in self.recipes if is_covered(self.recipe(name))]
+
+    @cached_property
+    def probed_recipes(self) -> list[str]:
+        """The recipes whose layers are probed: they learn classes, of data with a test split."""
+        return [name for name in self.classifier_recipes if self.n_samples(self.recipe(name).dataset)["test"]]
+
+    @cached_property
+    def embedded_recipes(self) -> list[str]:
+        """The recipes whose layers are shown on maps: the study's own that learn classes."""
+        return [name for name in self.own_recipes if self.recipe(name).task in SUPERVISED]
+
+    def probe_targets(self, recipe: str) -> list[str]:
+        """Return the data sets that a recipe's layers are probed on, its own first."""
+        own = self.recipe(recipe).dataset
+        return [own, *(name for name in self.study.analysis.layer_probes.targets if name != own)]
+
     def seeds(self, recipe: str) -> list[int]:
         """Return a recipe's seeds, in the study's order: one that is added at the end leaves full blocks alone."""
         own = self.recipe(recipe).seeds
@@ -92,13 +137,24 @@ class Plan:
         return [name for name in self.study.datasets if name in used]
 
     @cached_property
+    def prepared_datasets(self) -> list[str]:
+        """The data sets that are needed at all: those that recipes use, and those that layers are probed on."""
+        wanted = {*self.used_datasets, *(self.study.analysis.layer_probes.targets if self.probed_recipes else [])}
+        return [name for name in self.study.datasets if name in wanted]
+
+    @cached_property
     def inputs(self) -> list[str]:
         """The data sets themselves, as origins of features."""
         return [f"datasets/{name}" for name in self.used_datasets]
 
+    @property
+    def compares_angles(self) -> bool:
+        """Whether anything that the study asks for is about P-vectors: some studies are about layers alone."""
+        return "p-vectors" in self.study.ledgers or bool({*self.study.figures} - {*LAYER_FIGURES, *OTHER_FIGURES})
+
     def is_downloaded(self, dataset: str) -> bool:
         """Say whether a data set has files to retrieve."""
-        return isinstance(self.study.datasets[dataset], Downloaded)
+        return isinstance(self.study.datasets[dataset], Retrieved)
 
     def kind(self, dataset: str) -> str:
         """Return the kind of a data set."""
@@ -109,7 +165,9 @@ class Plan:
         section = self.study.datasets[dataset]
         if isinstance(section, Orthonormal):
             return section.classes
-        return PUBLISHED[section.kind].n_classes if isinstance(section, Downloaded) else DIGITS_CLASSES
+        if isinstance(section, ImageSection) and section.classes is not None:
+            return len(section.classes)
+        return N_CLASSES[section.kind]
 
     def n_samples(self, dataset: str) -> dict[str, int]:
         """Return the size of each split, and of both together."""
@@ -117,11 +175,11 @@ class Plan:
         if isinstance(section, Orthonormal):
             n_train, n_test = section.samples_per_class * section.classes, 0
         else:
-            if isinstance(section, Downloaded):
-                n_train, n_test = PUBLISHED[section.kind].n_train, PUBLISHED[section.kind].n_test
+            if isinstance(section, Digits):
+                n_train, n_test = digits_split_sizes(section.test_fraction, section.split_seed, section.classes)
             else:
-                n_test = math.ceil(section.test_fraction * DIGITS_SAMPLES)
-                n_train = DIGITS_SAMPLES - n_test
+                classes = section.classes if isinstance(section, ImageSection) else None
+                n_train, n_test = PUBLISHED[section.kind].split_sizes(classes)
             n_train, n_test = min(n_train, section.train_limit or n_train), min(n_test, section.test_limit or n_test)
         return {"train": n_train, "test": n_test, "all": n_train + n_test}
 
@@ -174,6 +232,7 @@ class Plan:
             "dataset": section.dataset,
             "seeds": self.blocks(recipe)[block],
             "model": section.model.model_dump(),
+            "head": section.head.model_dump() if section.head else None,
             "dtype": section.dtype,
             "threads": section.threads,
         }
@@ -231,6 +290,55 @@ class Plan:
         keys = ("recipe", "block", "dataset", "seeds", "model", "layers", "sample_set", "held_out")
         return {key: spec[key] for key in sorted(keys)}
 
+    def measure_networks(self, recipe: str, block: int) -> dict[str, Any]:
+        """Which networks are measured with their weights, on which samples, and as what they were trained."""
+        section = self.recipe(recipe)
+        return normalised(
+            self._dump(recipe, block, self.layers(recipe))
+            | {
+                "task": section.task,
+                "loss": self.loss(recipe),
+                "output_scale": section.output_scale,
+                "batch_size": section.schedule.batch_size if section.schedule else None,
+                "rank_energy": self.study.analysis.measures.rank_energy,
+            }
+        )
+
+    def predict_layers(self, recipe: str, block: int) -> dict[str, Any]:
+        """What the theory needs to know of a deep linear network."""
+        section = self.recipe(recipe)
+        return normalised(
+            {
+                "recipe": recipe,
+                "block": block,
+                "dataset": section.dataset,
+                "seeds": self.blocks(recipe)[block],
+                "model": section.model.model_dump(),
+                "scale": section.init.scale,
+                "output_scale": section.output_scale,
+                "classes": self.n_classes(section.dataset),
+            }
+        )
+
+    def probe_layers(self, recipe: str, block: int) -> dict[str, Any]:
+        """Which layers of which networks are probed, on which data sets, and how."""
+        probes = self.study.analysis.layer_probes
+        spec = self._dump(recipe, block, self.layers(recipe))
+        del spec["sample_set"]  # probes are fitted on whole training splits
+        return normalised(
+            spec
+            | {
+                "feature_layer": self.feature_layer(recipe),
+                "targets": self.probe_targets(recipe),
+                "regularisation": probes.regularisation,
+                "silhouette_samples": probes.silhouette_samples,
+            }
+        )
+
+    def embed_layers(self) -> dict[str, Any]:
+        """Which layers are shown on maps, and how the maps are made."""
+        return normalised(self.study.analysis.embedding.model_dump())
+
     def probe_run(self) -> dict[str, Any]:
         """How the linear probe is fitted."""
         return normalised(self.study.analysis.probe.model_dump())
@@ -252,6 +360,9 @@ class Plan:
             "task": section.task,
             "kind": section.model.kind,
             "model": section.model.model_dump(),
+            "init": section.init.model_dump(),
+            "output_scale": section.output_scale,
+            "head": section.head.model_dump() if section.head else None,
             "loss": self.loss(recipe),
             "layers": self.layers(recipe),
             "feature_layer": self.feature_layer(recipe),
@@ -305,17 +416,9 @@ class Plan:
 
     def test_claims(self) -> dict[str, Any]:
         """What the ledger needs to know of the study to choose and judge the claims' numbers."""
-        keys = ("name", "dataset", "task", "kind", "model", "epochs", "n_seeds", "population")
-        datasets = [
-            {
-                "name": name,
-                "kind": self.kind(name),
-                "classes": self.n_classes(name),
-                "n_train": self.n_samples(name)["train"],
-                "n_samples": self.sample_set_size(name),
-            }
-            for name in self.used_datasets
-        ]
+        keys = ["name", "dataset", "task", "kind", "model", "epochs", "n_seeds", "population"]
+        if "layerwise" in self.study.ledgers:
+            keys += ["init", "output_scale", "head", "loss", "layers", "feature_layer"]
         return normalised(
             self._about(self.recipes, *keys)
             | {
@@ -323,9 +426,22 @@ class Plan:
                 "ledgers": list(self.study.ledgers),
                 "references": self.references,
                 "permutations": self.study.analysis.angles.permutations,
-                "datasets": datasets,
+                "datasets": [self._dataset_facts(name) for name in self.used_datasets],
             }
         )
+
+    def _dataset_facts(self, dataset: str) -> dict[str, Any]:
+        section = self.study.datasets[dataset]
+        facts = {
+            "name": dataset,
+            "kind": section.kind,
+            "classes": self.n_classes(dataset),
+            "n_train": self.n_samples(dataset)["train"],
+            "n_samples": self.sample_set_size(dataset),
+        }
+        if isinstance(section, Orthonormal):
+            facts |= section.model_dump(include={"samples_per_class", "dimension", "noise", "seed"})
+        return facts
 
     def tabulate_runs(self) -> dict[str, Any]:
         """What the run table says of each recipe."""
@@ -334,6 +450,12 @@ class Plan:
 
     def plot(self, figure: str) -> dict[str, Any]:
         """What a figure needs to know: the recipes in the study's order, which decides their colours."""
+        if figure in LAYER_FIGURES:
+            keys = ["name", "dataset", "task", "kind", "loss", "model", "init", "output_scale", "head", "epochs"]
+            return normalised(
+                self._about(self.recipes, *keys, "population", "n_seeds")
+                | {"datasets": [self._dataset_facts(name) for name in self.used_datasets]}
+            )
         also = {
             "angle_dynamics": ["task"],
             "training": ["task", "loss"],
@@ -361,7 +483,7 @@ class Plan:
                 "question": self.study.question,
                 "figures": list(self.study.figures),
                 # whose jobs' times count
-                "names": sorted({*self.recipes, *self.used_datasets, *map(self.kind, self.used_datasets)}),
+                "names": sorted({*self.recipes, *self.prepared_datasets, *map(self.kind, self.prepared_datasets)}),
             }
             | self.plot("report")
         )

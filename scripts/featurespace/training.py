@@ -2,6 +2,7 @@
 
 The data set sits on the device as it is stored; a batch is an index into it. S seeds that train together have their
 own batches, noise, labels and augmentations, and their losses are added, so that no gradient of one reaches another.
+Deep linear networks whose gradient descent stays in a small subspace are trained within it, see `parsimony`.
 
 Whatever is random is a function of (seed, recipe, purpose, epoch or step), never of what was drawn before: a resumed
 run needs no generator's state.
@@ -34,6 +35,7 @@ from featurespace.datasets import SPLITS, PreparedDataset
 from featurespace.errors import FeaturespaceError
 from featurespace.networks import build_network, initialise, scale_inputs, stacks_of
 from featurespace.optimisers import make_optimiser
+from featurespace.parsimony import ParsimoniousDescent, moves_in_a_subspace
 from featurespace.script import progress
 from featurespace.weights import step_file, write_tensors
 
@@ -297,6 +299,7 @@ class Trainer:
             len(seeds),
             self.dtype,
             projection={key: contrast[key] for key in ("hidden", "width")} if contrast else None,
+            head=spec.get("head"),
         )
         if self._normalises_single_samples():
             raise FeaturespaceError(f"schedule.batch_size: recipe {self.recipe!r} normalises batches of one sample")
@@ -309,9 +312,20 @@ class Trainer:
         self.network.to(device)
         parameters = list(self.network.parameters())
         self.optimiser = make_optimiser(spec["optimiser"], parameters) if spec["optimiser"] else None
+        self.reduced: ParsimoniousDescent | None = None
+        size = math.prod(dataset.input_shape), dataset.n_classes
+        if moves_in_a_subspace(spec, self.timetable.n_batches, len(self.train), *size):
+            inputs = self.train.inputs(slice(None), self.dtype).flatten(1)  # (n, d)
+            targets = F.one_hot(self.train.labels, dataset.n_classes).to(self.dtype)  # (S, n, K)
+            self.reduced = ParsimoniousDescent(parameters, spec["init"]["scale"], inputs, targets, spec["output_scale"])
         self.baseline = self._mean_image_loss() if self.reconstructs else math.nan
         self.rows: list[dict[str, Any]] = []
+        self.stop_loss: float | None = spec["schedule"]["stop_loss"] if spec["schedule"] else None
         self.frozen = torch.zeros(len(seeds), dtype=torch.bool, device=device)
+        self.held: dict[str, Tensor] = {}  # what frozen seeds go back to
+        self.unmoved: dict[str, Tensor] = {}  # running statistics before the last forward pass
+        self.order: Tensor | None = None  # (S, n_samples): of the present epoch
+        self.full: tuple[Tensor, Tensor] | None = None  # the full batch, always the same
         self.unsynced: list[Path] = []
         self.saved_at = time.monotonic()
 
@@ -319,19 +333,14 @@ class Trainer:
 
     def run(self) -> Stack:
         """Train from the initialisation, or from the last saved state, to the end."""
-        spec, timetable, train = self.spec, self.timetable, self.train
-        stop_loss = spec["schedule"]["stop_loss"] if spec["schedule"] else None
+        timetable, stop_loss = self.timetable, self.stop_loss
         kept = frozenset(timetable.kept)
         resumed, finished = self._restore()
         if finished:
-            return self._result(resumed, stop_loss)
-        # what frozen seeds go back to
-        held = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+            return self._result(resumed)
+        if self.reduced is None:
+            self.held = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         pending: list[Tensor] = []  # losses (S,) not looked at yet
-        order: Tensor | None = None  # (S, n_samples)
-        if timetable.n_batches == 1:  # the full batch is always the same
-            rows = torch.arange(len(train), device=self.device).expand(len(self.seeds), -1)  # (S, n)
-            clean, labels = train.inputs(rows, self.dtype), train.labels  # (S, n, ...), (S, n)
 
         end = timetable.n_steps
         self.network.train()
@@ -343,53 +352,71 @@ class Trainer:
                     self._keep(step)
                 if step == timetable.n_steps or self.optimiser is None:
                     break
-
-                epoch, batch = divmod(step, timetable.n_batches)
-                if timetable.n_batches > 1:
-                    if order is None or batch == 0:
-                        order = self._order(epoch)
-                    rows = order[:, timetable.bounds[batch] : timetable.bounds[batch + 1]]  # (S, B)
-                    labels = train.labels.gather(1, rows)
-                    if not spec["augmentation"]:
-                        clean = train.inputs(rows, self.dtype)
-                if spec["augmentation"]:
-                    sources = self._generators(AUGMENTATION, step)
-                    clean = train.augmented(rows, self.dtype, spec["augmentation"], sources, self.n_views)
-                inputs = clean
-                if spec["noise"]:
-                    inputs = _with_noise(clean, spec["noise"], self._generators(NOISE, step))
-
-                # the forward pass moves running statistics, and a seed stops before it
-                unmoved = {} if stop_loss is None else {n: b.clone() for n, b in self.network.named_buffers()}
-                # both views of a batch go through the network as one, so that they share normalisation's statistics
-                prediction, _ = self.network(inputs)
-                prediction = spec["output_scale"] * prediction
-                losses = self._losses(prediction, clean, labels).mean(1)  # (S,)
+                losses = self._forward(step)
                 pending.append(losses.detach())
-
                 if stop_loss is not None:
                     below = (losses.detach() < stop_loss) & ~self.frozen
                     if below.any():
-                        for name, tensor in self.network.state_dict().items():
-                            held[name][below] = unmoved.get(name, tensor)[below]
-                        self.frozen |= below
+                        self._freeze(below)
                         if self.frozen.all():
-                            self._hold(held)
                             end = step
                             if step not in kept:
                                 self._keep(step)
                             break
-
-                self.network.zero_grad(set_to_none=True)
-                losses.sum().backward()
-                self.optimiser.step(timetable.rate(step), n_done=step)
-                if stop_loss is not None and self.frozen.any():
-                    self._hold(held)
+                self._descend(losses, step)
                 if len(pending) == CHECK_STEPS:
                     self._require_finite(pending, step + 1)
                 bar.update(1)
         self._save(end, finished=True)
-        return self._result(end, stop_loss)
+        return self._result(end)
+
+    def _forward(self, step: int) -> Tensor:
+        """Return the mean loss of each seed's batch, (S,), before the update that starts from a step."""
+        if self.reduced is not None:
+            return self.reduced.losses()
+        clean, labels = self._batch(step)
+        inputs = clean
+        if self.spec["noise"]:
+            inputs = _with_noise(clean, self.spec["noise"], self._generators(NOISE, step))
+        # the forward pass moves running statistics, and a seed stops before it
+        if self.stop_loss is not None:
+            self.unmoved = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        # both views of a batch go through the network as one, so that they share normalisation's statistics
+        prediction, _ = self.network(inputs)
+        return self._losses(self.spec["output_scale"] * prediction, clean, labels).mean(1)
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs (S, B, *input shape), or (S, 2B, ...) in two views, and the labels (S, B) of a step."""
+        train, augmentation = self.train, self.spec["augmentation"]
+        epoch, batch = divmod(step, self.timetable.n_batches)
+        if self.timetable.n_batches > 1:
+            if self.order is None or batch == 0:
+                self.order = self._order(epoch)
+            rows = self.order[:, self.timetable.bounds[batch] : self.timetable.bounds[batch + 1]]  # (S, B)
+            if not augmentation:
+                return train.inputs(rows, self.dtype), train.labels.gather(1, rows)
+        else:
+            rows = torch.arange(len(train), device=self.device).expand(len(self.seeds), -1)  # (S, n)
+            if not augmentation:
+                if self.full is None:
+                    self.full = train.inputs(rows, self.dtype), train.labels
+                return self.full
+        sources = self._generators(AUGMENTATION, step)
+        changed = train.augmented(rows, self.dtype, augmentation, sources, self.n_views)
+        return changed, train.labels.gather(1, rows)
+
+    def _descend(self, losses: Tensor, step: int) -> None:
+        """Make the update that starts from a step, whose forward pass has just been made."""
+        assert self.optimiser is not None
+        rate = self.timetable.rate(step)
+        if self.reduced is not None:
+            self.reduced.descend(rate)
+            return
+        self.network.zero_grad(set_to_none=True)
+        losses.sum().backward()
+        self.optimiser.step(rate, n_done=step)
+        if self.stop_loss is not None and self.frozen.any():
+            self._hold()
 
     def _losses(self, prediction: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
         """Return each sample's loss, (S, B), or that of each view of a sample, (S, 2B)."""
@@ -417,15 +444,30 @@ class Trainer:
     # --- seeds that have converged ---
 
     @torch.no_grad()
-    def _hold(self, held: dict[str, Tensor]) -> None:
+    def _freeze(self, below: Tensor) -> None:
+        """Let some seeds, (S,) bool, stop where they are, before the update."""
+        self.frozen |= below
+        if self.reduced is not None:
+            self.reduced.freeze(below)
+            return
+        for name, tensor in self.network.state_dict().items():
+            self.held[name][below] = self.unmoved.get(name, tensor)[below]
+        if self.frozen.all():
+            self._hold()
+
+    @torch.no_grad()
+    def _hold(self) -> None:
         """Put frozen seeds back, bit by bit, to where they stopped."""
         for name, tensor in self.network.state_dict().items():
-            tensor[self.frozen] = held[name][self.frozen]
+            tensor[self.frozen] = self.held[name][self.frozen]
 
     # --- what is kept ---
 
     def _keep(self, step: int) -> None:
         """Write every seed's weights and history row of a step, and, if it is time, the state to resume from."""
+        if self.reduced is not None:
+            with torch.no_grad():
+                self.reduced.expand_into(list(self.network.parameters()))
         state = self.network.state_dict()
         for s, seed in enumerate(self.seeds):
             path = self.folder / "weights" / step_file(seed, step)
@@ -561,16 +603,22 @@ class Trainer:
     def _state_path(self) -> Path:
         return self.folder / f"state-{self.seeds[0]}.safetensors"
 
+    def _moving(self) -> dict[str, Tensor]:
+        """Return, by name, the tensors that decide the next updates; updated in place."""
+        if self.reduced is not None:
+            return {f"reduced/{name}": tensor for name, tensor in self.reduced.state.items()}
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.optimiser is not None:
+            tensors |= {f"optimiser/{i}": tensor for i, tensor in enumerate(self.optimiser.state)}
+        return tensors
+
     def _save(self, step: int, finished: bool = False) -> None:
         """Write, durably, all that decides the rest of training; the kept weights it builds upon come first."""
         for path in self.unsynced:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         self.unsynced.clear()
-        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
-        if self.optimiser is not None:
-            tensors |= {f"optimiser/{i}": tensor for i, tensor in enumerate(self.optimiser.state)}
-        tensors["frozen"] = self.frozen
+        tensors = self._moving() | {"frozen": self.frozen}
         facts = {"step": step, "finished": finished, "rows": self.rows}
         write_tensors(self._state_path, tensors, {"facts": json.dumps(facts)}, durable=True)
         self.saved_at = time.monotonic()
@@ -584,23 +632,21 @@ class Trainer:
         if not all((self.folder / "weights" / step_file(row["seed"], row["step"])).exists() for row in facts["rows"]):
             return -1, False
         tensors = safetensors.torch.load_file(self._state_path, device=str(self.device))
-        self.network.load_state_dict(
-            {name.removeprefix("network/"): t for name, t in tensors.items() if name.startswith("network/")}
-        )
-        if self.optimiser is not None:
-            for i, tensor in enumerate(self.optimiser.state):
-                tensor.copy_(tensors[f"optimiser/{i}"])
+        for name, tensor in self._moving().items():
+            tensor.copy_(tensors[name])
         self.frozen = tensors["frozen"]
+        if self.reduced is not None:
+            self.reduced.freeze(self.frozen)
         self.rows = facts["rows"]
         logger.info("recipe %s, seed %s: going on from step %d", self.recipe, _in_words(self.seeds), facts["step"])
         return facts["step"], facts["finished"]
 
-    def _result(self, end: int, stop_loss: float | None) -> Stack:
+    def _result(self, end: int) -> Stack:
         converged: list[bool | None] = [None] * len(self.seeds)
-        if stop_loss is not None:
+        if self.stop_loss is not None:
             last = self.rows[-len(self.seeds) :]
             converged = [
-                bool(frozen) or row["train_loss"] < stop_loss
+                bool(frozen) or row["train_loss"] < self.stop_loss
                 for frozen, row in zip(self.frozen.tolist(), last, strict=True)
             ]
         return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters)

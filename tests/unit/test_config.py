@@ -344,10 +344,138 @@ def test_sizes_are_known_before_any_job(dataset, sizes, n_classes, n_samples):
 
 
 def test_digits_have_as_many_samples_as_the_plan_says():
-    from featurespace.plan import DIGITS_CLASSES, DIGITS_SAMPLES
     from featurespace.preparation import read_digits
 
     _, labels, split, names = read_digits(0.3, 0)
     plan = Plan(parse_study(edited("datasets.digits.test_fraction", 0.3)))
-    assert (len(labels), len(names)) == (DIGITS_SAMPLES, DIGITS_CLASSES)
-    assert plan.n_samples("digits")["test"] == (split == 1).sum()
+    assert plan.n_classes("digits") == len(names)
+    assert plan.n_samples("digits") == {"train": (split == 0).sum(), "test": (split == 1).sum(), "all": len(labels)}
+
+
+# --- layers ---
+
+
+def test_all_layers_of_a_sweep_are_dumped_if_asked_for():
+    study = copy.deepcopy(SWEPT)
+    study["sweeps"]["few"]["layers"] = "all"
+    plan = Plan(parse_study(study))
+    assert plan.layers("few-01") == ["hidden1"]
+    assert plan.layers("few-03") == ["hidden1", "hidden2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"task": "untrained", "schedule": None, "optimiser": None}, None),
+        ({}, None),
+        ({"model": {"kind": "linear"}}, "a network of kind linear takes none"),
+        ({"model": {"kind": "hybrid"}}, "a network of kind hybrid takes none"),
+        (CONTRASTIVE, "task simclr takes none"),
+    ],
+    ids=["untrained", "mlp", "linear", "hybrid", "contrastive"],
+)
+def test_a_head_stands_on_networks_that_classify(changes, problem):
+    recipe = STUDY["recipes"]["mlp"] | {"head": {"layers": 2}} | changes
+    study = edited("recipes.mlp", {key: value for key, value in recipe.items() if value is not None})
+    if problem is None:
+        plan = Plan(parse_study(study))
+        assert plan.train_run("mlp", 0)["head"] == {"layers": 2, "width": None}
+        assert plan.dump_features("mlp", 0)["head"] == {"layers": 2, "width": None}
+    else:
+        with pytest.raises(FeaturespaceError, match=rf"recipes\.mlp\.head: {problem}"):
+            parse_study(study)
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [
+        ([3, 1], None),
+        ([3], "classes: is empty|at least"),
+        ([3, 3], "classes.1: class 3 is named twice"),
+        ([3, 10], "10"),
+    ],
+    ids=["two", "one", "twice", "unknown"],
+)
+def test_classes_that_are_kept_are_there(classes, problem):
+    study = edited("datasets.digits.classes", classes)
+    if problem is None:
+        plan = Plan(parse_study(study))
+        assert plan.n_classes("digits") == 2
+        assert plan.n_samples("digits")["all"] == 183 + 182
+    else:
+        with pytest.raises(FeaturespaceError, match=rf"datasets\.digits\.({problem}|classes\.1: .*{problem})"):
+            parse_study(study)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "problem"),
+    [
+        ({"kind": "digits", "classes": [1, 2]}, None),
+        ({"kind": "mnist"}, "the samples of other have not the shape of those of digits"),
+        ({"kind": "newsgroups"}, "the samples of other have not the shape of those of digits"),
+        ({"kind": "orthonormal"}, "orthonormal rows have no test split"),
+        (None, "no data set 'other'"),
+    ],
+    ids=["other classes", "other size", "text", "no test split", "none"],
+)
+def test_layers_are_probed_on_data_that_fit(dataset, problem):
+    study = edited("analysis", {"layer_probes": {"targets": ["other"]}})
+    if dataset is not None:
+        study["datasets"]["other"] = dataset
+    if problem is None:
+        plan = Plan(parse_study(study))
+        assert plan.probe_targets("mlp") == ["digits", "other"]
+        assert plan.used_datasets == ["digits"]
+        assert plan.prepared_datasets == ["digits", "other"]
+    else:
+        with pytest.raises(FeaturespaceError, match=rf"analysis\.layer_probes\.targets\.0: {problem}"):
+            parse_study(study)
+
+
+def test_text_has_no_images():
+    study = copy.deepcopy(STUDY)
+    study["datasets"]["digits"] = {"kind": "newsgroups", "features": 30}
+    plan = Plan(parse_study(study | {"recipes": {"mlp": STUDY["recipes"]["mlp"]}}))
+    assert plan.n_samples("digits") == {"train": 11314, "test": 7532, "all": 18846}
+    assert plan.is_downloaded("digits")
+    with pytest.raises(FeaturespaceError, match="cnn needs images, not the rows of newsgroups"):
+        parse_study(study)
+
+
+def test_theory_is_for_deep_linear_networks_from_orthogonal_matrices():
+    line = {
+        "dataset": "rows",
+        "model": {"kind": "linear"},
+        "loss": "mse",
+        "init": {"scheme": "orthogonal", "scale": 0.3},
+        "schedule": {"epochs": 1},
+    }
+    study = copy.deepcopy(STUDY)
+    study["datasets"]["rows"] = {"kind": "orthonormal"}
+    study["recipes"] |= {
+        "line": line,
+        "default": line | {"init": {}},
+        "entropy": line | {"loss": "cross-entropy"},
+        "shuffled": line | {"task": "shuffled-labels"},
+        "hybrid": line | {"model": {"kind": "hybrid"}},
+    }
+    plan = Plan(parse_study(study))
+    assert plan.theory_recipes == ["line"]
+    assert plan.classifier_recipes == ["mlp", "line", "default", "entropy", "shuffled", "hybrid"]
+    assert plan.probed_recipes == ["mlp"]
+    assert plan.predict_layers("line", 0)["scale"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("figures", "ledgers", "expected"),
+    [
+        (["layers", "collapse"], [], False),
+        (["layer_probes"], ["layerwise"], False),
+        (["collapse", "angle_matrix"], [], True),
+        (["collapse"], ["p-vectors"], True),
+    ],
+    ids=["layers", "the layerwise ledger", "a figure of angles", "the ledger of angles"],
+)
+def test_angles_are_compared_where_something_asks_for_them(figures, ledgers, expected):
+    study = copy.deepcopy(STUDY) | {"figures": figures, "ledgers": ledgers}
+    assert Plan(parse_study(study)).compares_angles is expected

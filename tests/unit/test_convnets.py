@@ -37,8 +37,8 @@ TORCHVISION = {name: {"kind": "torchvision", "name": name} for name in STANDARD}
 every_narrow = pytest.mark.parametrize("model", NARROW.values(), ids=NARROW)
 
 
-def initialised(model, shape=(1, 8, 8), seed=0, scheme="default", scale=1.0, dtype=torch.float32, projection=None):
-    network = build_network(model, shape, 3, 1, dtype, projection)
+def initialised(model, shape=(1, 8, 8), seed=0, scheme="default", scale=1.0, dtype=torch.float32, **heads):
+    network = build_network(model, shape, 3, 1, dtype, **heads)
     initialise(network, scheme, scale, [torch.Generator().manual_seed(seed)])
     return network
 
@@ -385,6 +385,26 @@ def test_projection_takes_the_classifier_s_place_and_leaves_the_encoder(model):
         assert state["projection.weight"].shape == (projection["hidden"] or n_features, n_features)
         hidden = (taps["pooled"][0] @ state["projection.weight"].T + state["projection.bias"]).clamp(min=0)
         torch.testing.assert_close(prediction[0], hidden @ state["output.weight"].T + state["output.bias"])
+
+
+@every_narrow
+def test_a_head_stands_between_the_features_and_the_classifier_and_is_not_tapped(model):
+    x = images(5)
+    _, expected = initialised(model)(x)
+    for head in ({"layers": 2, "width": None}, {"layers": 1, "width": 9}):
+        network = initialised(model, head=head)
+        prediction, taps = network(x)
+        assert list(taps) == layer_names(model)
+        for layer, tap in taps.items():
+            assert torch.equal(tap, expected[layer])
+        state = {key: tensor[0] for key, tensor in network.state_dict().items()}
+        h = taps["pooled"][0]
+        width = head["width"] or h.shape[1]
+        for i in range(1, head["layers"] + 1):
+            h = (h @ state[f"head{i}.weight"].T + state[f"head{i}.bias"]).clamp(min=0)
+            assert h.shape == (5, width)
+        assert f"head{head['layers'] + 1}.weight" not in state
+        torch.testing.assert_close(prediction[0], h @ state["output.weight"].T + state["output.bias"])
 
 
 # --- initialisation ---------------------------------------------------------------------------------------------------

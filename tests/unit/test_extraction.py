@@ -202,16 +202,21 @@ def test_some_steps_can_be_left_out(images, tmp_path):
     np.testing.assert_array_equal(one.matrix("hidden1", 0, 0), whole.matrix("hidden1", 0, 2))
 
 
-def test_a_projection_head_among_the_weights_is_loaded_and_left_aside(images, tmp_path):
-    model, head = MODELS["cnn"], {"hidden": 6, "width": 4}
-    network = build_network(model, images.input_shape, images.n_classes, 1, projection=head)
+@pytest.mark.parametrize(
+    "heads",
+    [{"projection": {"hidden": 6, "width": 4}}, {"head": {"layers": 2, "width": 6}}],
+    ids=["projection head", "head"],
+)
+def test_a_head_among_the_weights_is_loaded_and_left_aside(images, tmp_path, heads):
+    model = MODELS["cnn"]
+    network = build_network(model, images.input_shape, images.n_classes, 1, **heads)
     initialise(network, "default", 1.0, [torch.Generator().manual_seed(0)])
     state = {name: tensor[0] for name, tensor in network.state_dict().items()}
     write_tensors(tmp_path / "kept" / step_file(3, 0), state)
     facts = {"recipe": "a-recipe", "seeds": [3], "steps": {"3": [0]}, "epochs": {"3": [0.0]}}
     publish(tmp_path / "kept", tmp_path / "published", tmp_path / "weights.json", facts)
     weights = KeptWeights(tmp_path / "published", tmp_path / "weights.json")
-    store = dumped(dump_spec(recipe(model), projection=head), images, weights, tmp_path)
+    store = dumped(dump_spec(recipe(model), **heads), images, weights, tmp_path)
     x = images.inputs(images.split == 0, np.float64)
     expected = features_by_hand(model, state, x)["hidden"]
     np.testing.assert_allclose(store.matrix("hidden", 0, 0), expected, rtol=1e-4, atol=1e-5)

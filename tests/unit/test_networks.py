@@ -12,20 +12,27 @@ MODELS = {
     "mlp": {"kind": "mlp", "widths": [12, 7], "batch_norm": False},
     "mlp with batch norm": {"kind": "mlp", "widths": [12, 7], "batch_norm": True},
     "linear": {"kind": "linear", "depth": 4, "width": 9},
+    "hybrid": {"kind": "hybrid", "nonlinear": 2, "linear": 3, "width": 7, "batch_norm": False},
+    "hybrid with batch norm": {"kind": "hybrid", "nonlinear": 1, "linear": 2, "width": 7, "batch_norm": True},
+    "hybrid without linear layers": {"kind": "hybrid", "nonlinear": 2, "linear": 0, "width": 7, "batch_norm": True},
     "cnn": {"kind": "cnn", "channels": [4, 6], "hidden": 5, "batch_norm": True},
     "autoencoder": {"kind": "autoencoder", "channels": [4, 6], "latent": 3},
 }
 
-
 PROJECTIONS = {"as wide": {"hidden": None, "width": 4}, "wider": {"hidden": 9, "width": 4}}
+HEADS = {
+    "as wide": {"layers": 3, "width": None},
+    "wider": {"layers": 2, "width": 9},
+    "of one": {"layers": 1, "width": 4},
+}
 
 
 def generators(seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def initialised(model, shape, seeds, scheme="default", scale=1.0, dtype=torch.float32, projection=None):
-    network = build_network(model, shape, n_classes=3, n_seeds=len(seeds), dtype=dtype, projection=projection)
+def initialised(model, shape, seeds, scheme="default", scale=1.0, dtype=torch.float32, **heads):
+    network = build_network(model, shape, n_classes=3, n_seeds=len(seeds), dtype=dtype, **heads)
     initialise(network, scheme, scale, generators(seeds))
     return network
 
@@ -54,7 +61,7 @@ def test_autoencoder_gives_back_the_shape_of_its_input(shape):
     assert initialised(model, shape, [0])(torch.rand(1, 2, *shape))[0].shape == (1, 2, *shape)
 
 
-@pytest.mark.parametrize("name", ["mlp", "mlp with batch norm", "linear"])
+@pytest.mark.parametrize("name", ["mlp", "mlp with batch norm", "linear", "hybrid", "hybrid with batch norm"])
 def test_stacked_networks_are_the_single_ones(name):
     x = torch.rand(3, 10, 1, 4, 4, dtype=torch.float64)
     stacked = initialised(MODELS[name], (1, 4, 4), [5, 6, 7], dtype=torch.float64)
@@ -68,8 +75,9 @@ def test_stacked_networks_are_the_single_ones(name):
         assert torch.equal(dict(stacked.named_parameters())["output.weight"][s], single["output"].weight[0])
 
 
-def test_no_gradient_of_one_seed_reaches_another():
-    network = initialised(MODELS["mlp with batch norm"], (6,), [0, 1])
+@pytest.mark.parametrize("name", ["mlp with batch norm", "hybrid with batch norm"])
+def test_no_gradient_of_one_seed_reaches_another(name):
+    network = initialised(MODELS[name], (6,), [0, 1])
     network(torch.rand(2, 9, 6))[0][0].square().sum().backward()
     for parameter in network.parameters():
         assert parameter.grad is not None
@@ -108,7 +116,7 @@ def test_default_initialisation_has_pytorch_s_bounds():
             assert ours.abs().mean().item() == pytest.approx(other.abs().mean().item(), rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["mlp with batch norm", "linear", "cnn", "autoencoder"])
+@pytest.mark.parametrize("name", ["mlp with batch norm", "linear", "hybrid", "cnn", "autoencoder"])
 def test_default_initialisation_draws_weight_and_bias_of_each_layer_in_turn(name):
     state = initialised(MODELS[name], (1, 8, 8), [5]).state_dict()
     generator = torch.Generator().manual_seed(5)
@@ -121,7 +129,7 @@ def test_default_initialisation_draws_weight_and_bias_of_each_layer_in_turn(name
         assert torch.equal(tensor[0], torch.empty(tensor.shape[1:]).uniform_(-bound, bound, generator=generator))
 
 
-@pytest.mark.parametrize("name", ["mlp", "linear", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", "linear", "hybrid with batch norm", "cnn"])
 def test_orthogonal_initialisation_has_equal_singular_values_and_no_bias(name):
     seeds = [0] if name == "cnn" else [0, 1]
     network = initialised(MODELS[name], (1, 8, 8), seeds, "orthogonal", 0.3, torch.float64)
@@ -136,6 +144,7 @@ def test_orthogonal_initialisation_has_equal_singular_values_and_no_bias(name):
 
 def test_seeds_of_a_block_share_a_network_where_they_can():
     assert stacks_of(MODELS["mlp"], [3, 4]) == stacks_of(MODELS["linear"], [3, 4]) == [[3, 4]]
+    assert stacks_of(MODELS["hybrid"], [3, 4]) == [[3, 4]]
     assert stacks_of(MODELS["cnn"], [3, 4]) == stacks_of(MODELS["autoencoder"], [3, 4]) == [[3], [4]]
 
 
@@ -173,10 +182,81 @@ def test_projection_heads_of_stacked_seeds_are_the_single_ones():
         torch.testing.assert_close(stacked[s : s + 1], single, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["linear", "autoencoder"])
-def test_a_projection_head_is_refused_where_there_is_none(name):
+@pytest.mark.parametrize("name", ["linear", "hybrid", "autoencoder"])
+def test_a_head_is_refused_where_there_is_none(name):
     with pytest.raises(FeaturespaceError, match="takes no projection head"):
         build_network(MODELS[name], (1, 8, 8), 3, 1, projection={"hidden": None, "width": 4})
+    with pytest.raises(FeaturespaceError, match=f"head: .*{MODELS[name]['kind']}.* takes no head"):
+        build_network(MODELS[name], (1, 8, 8), 3, 1, head={"layers": 1, "width": None})
+
+
+def test_two_heads_are_refused():
+    projection, head = {"hidden": None, "width": 4}, {"layers": 1, "width": None}
+    with pytest.raises(FeaturespaceError, match="takes no other head"):
+        build_network(MODELS["mlp"], (5,), 3, 1, projection=projection, head=head)
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("name", ["mlp", "mlp with batch norm", "cnn"])
+def test_a_head_stands_between_the_features_and_the_classifier_and_is_not_tapped(name, head):
+    x = torch.rand(1, 5, 1, 8, 8, dtype=torch.float64)
+    without = initialised(MODELS[name], (1, 8, 8), [0], dtype=torch.float64)
+    network = initialised(MODELS[name], (1, 8, 8), [0], dtype=torch.float64, head=head)
+    (_, expected), (prediction, taps) = without(x), network(x)
+    assert list(taps) == layer_names(MODELS[name])
+    for layer, tap in taps.items():
+        assert torch.equal(tap, expected[layer])
+    features = h = taps[layer_names(MODELS[name])[-1]][0]
+    state = {key: tensor[0] for key, tensor in network.state_dict().items()}
+    added = [f"head{i}.{kind}" for i in range(1, head["layers"] + 1) for kind in ("weight", "bias")]
+    assert [key for key in state if key.startswith("head")] == added
+    assert list(state)[-2:] == ["output.weight", "output.bias"]
+    for i in range(1, head["layers"] + 1):
+        h = (h @ state[f"head{i}.weight"].T + state[f"head{i}.bias"]).clamp(min=0)
+        assert h.shape[1] == (head["width"] or features.shape[1])
+    torch.testing.assert_close(prediction[0], h @ state["output.weight"].T + state["output.bias"])
+    assert prediction.shape == (1, 5, 3)
+    assert network.n_parameters == sum(tensor.numel() for tensor in dict(network.named_parameters()).values())
+
+
+def test_heads_of_stacked_seeds_are_the_single_ones():
+    x = torch.rand(2, 6, 5, dtype=torch.float64)
+    options = {"dtype": torch.float64, "head": {"layers": 2, "width": 4}}
+    stacked = initialised(MODELS["mlp with batch norm"], (5,), [3, 4], **options)(x)[0]
+    for s, seed in enumerate([3, 4]):
+        single = initialised(MODELS["mlp with batch norm"], (5,), [seed], **options)(x[s : s + 1])[0]
+        torch.testing.assert_close(stacked[s : s + 1], single, rtol=1e-12, atol=1e-14)
+
+
+def test_a_hybrid_is_rectified_layers_and_a_deep_linear_network_on_them():
+    x = torch.rand(1, 5, 1, 2, 3, dtype=torch.float64)
+    network = initialised(MODELS["hybrid"], (1, 2, 3), [0], dtype=torch.float64)
+    prediction, taps = network(x)
+    state = {key: tensor[0] for key, tensor in network.state_dict().items()}
+    biased = [key for key in state if key.endswith("bias")]
+    assert biased == ["hidden1.bias", "hidden2.bias"]
+    h = x[0].flatten(1)
+    for i in (1, 2):
+        h = (h @ state[f"hidden{i}.weight"].T + state[f"hidden{i}.bias"]).clamp(min=0)
+        torch.testing.assert_close(taps[f"hidden{i}"][0], h)
+    for i in (1, 2, 3):
+        assert state[f"linear{i}.weight"].shape == (7, 7)
+        h = h @ state[f"linear{i}.weight"].T
+        torch.testing.assert_close(taps[f"linear{i}"][0], h)
+    assert (h < 0).any()
+    torch.testing.assert_close(prediction[0], h @ state["output.weight"].T)
+
+
+def test_a_hybrid_s_rectified_layers_are_an_mlp_s():
+    x = torch.rand(2, 9, 6)
+    hybrid = initialised(MODELS["hybrid without linear layers"], (6,), [0, 1])
+    mlp = initialised({"kind": "mlp", "widths": [7, 7], "batch_norm": True}, (6,), [0, 1])
+    assert list(hybrid.state_dict()) == [key for key in mlp.state_dict() if key != "output.bias"]
+    mlp["output"].bias.data.zero_()
+    (ours, our_taps), (theirs, their_taps) = hybrid(x), mlp(x)
+    torch.testing.assert_close(ours, theirs)
+    for name, tap in their_taps.items():
+        assert torch.equal(our_taps[name], tap)
 
 
 def test_a_network_that_does_not_fit_the_data_is_refused():

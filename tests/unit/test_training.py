@@ -114,6 +114,7 @@ def recipe(model, task="classify", seeds=(0,), **changes):
         "output_scale": 1.0,
         "augmentation": CHANGES if task in CONTRASTIVE else None,
         "contrast": CONTRAST if task in CONTRASTIVE else None,
+        "head": None,
         "optimiser": ADAM,
         "schedule": schedule(3, batch_size=32),
         "noise": None,
@@ -149,6 +150,29 @@ def test_mlps_learn_digits_five_at_a_time(digits, tmp_path):
     assert len(last_rows(history)) == 5
     assert last_rows(history)["test_accuracy"].min() >= 0.95
     assert history["relative_loss"].isna().all()
+
+
+def test_hybrids_learn_digits(digits, tmp_path):
+    model = {"kind": "hybrid", "nonlinear": 2, "linear": 2, "width": 64, "batch_norm": True}
+    changes = {"loss": "mse", "schedule": schedule(20, batch_size=64)}
+    run, history = train(recipe(model, seeds=range(3), **changes), digits, tmp_path)
+    assert last_rows(history)["test_accuracy"].min() >= 0.95
+    # two normalised layers without bias, two linear ones, the output
+    assert run.facts["n_parameters"] == 2 * (64 * 64 + 2 * 64) + 2 * 64 * 64 + 64 * 10
+
+
+def test_a_head_is_trained_and_kept(digits, tmp_path):
+    head = {"layers": 2, "width": 32}
+    run, history = train(recipe(MLP, head=head, schedule=schedule(20, batch_size=64)), digits, tmp_path)
+    assert last_rows(history)["test_accuracy"].min() >= 0.9
+    first, last = (tensors_of(run, 0, step) for step in (0, history["step"].max()))
+    assert {name: tuple(tensor.shape) for name, tensor in last.items() if name.startswith("head")} == {
+        "head1.weight": (32, 64),
+        "head1.bias": (32,),
+        "head2.weight": (32, 32),
+        "head2.bias": (32,),
+    }
+    assert not any(torch.equal(tensor, first[name]) for name, tensor in last.items())
 
 
 def test_cnns_learn_digits(digits, tmp_path):
