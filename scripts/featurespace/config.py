@@ -670,7 +670,7 @@ class LayerProbes(Section):
         1e-3, gt=0, description="Ridge of the least-squares probe, as a share of the features' mean variance."
     )
     targets: list[str] = Field(
-        [], description="Further data sets, of the same shape, that the feature layer is probed on: transfer."
+        [], description="Further data sets that the feature layer is probed on, where they fit the network: transfer."
     )
     silhouette_samples: PositiveInt = Field(2000, description="Training samples, at most, of each silhouette.")
 
@@ -830,9 +830,8 @@ class Study(Section):
                 raise ValueError(f"{where}: no data set {name!r}{_allowed(name, list(self.datasets))}")
             if isinstance(self.datasets[name], Orthonormal):
                 raise ValueError(f"{where}: orthonormal rows have no test split to probe on")
-            for their in sorted(used):
-                if not _same_shape(self.datasets[name], self.datasets[their]):
-                    raise ValueError(f"{where}: the samples of {name} have not the shape of those of {their}")
+            if not any(same_shape(self.datasets[name], self.datasets[other]) for other in used):
+                raise ValueError(f"{where}: no recipe is trained on samples of the shape of those of {name}")
         sources: dict[str, tuple[str, str | None]] = {}
         for name, dataset in self.datasets.items():
             if isinstance(dataset, Retrieved):
@@ -848,7 +847,7 @@ class Study(Section):
         return self
 
 
-def _same_shape(a: Dataset, b: Dataset) -> bool:
+def same_shape(a: Dataset, b: Dataset) -> bool:
     """Say whether the samples of two data sets can enter the same network."""
     if isinstance(a, Orthonormal) and isinstance(b, Orthonormal):
         return a.dimension == b.dimension

@@ -25,6 +25,7 @@ from featurespace.config import (
     Recipe,
     Retrieved,
     Study,
+    same_shape,
 )
 
 DEFAULT_OPTIMISER = {"kind": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
@@ -111,9 +112,10 @@ class Plan:
         return [name for name in self.own_recipes if self.recipe(name).task in SUPERVISED]
 
     def probe_targets(self, recipe: str) -> list[str]:
-        """Return the data sets that a recipe's layers are probed on, its own first."""
-        own = self.recipe(recipe).dataset
-        return [own, *(name for name in self.study.analysis.layer_probes.targets if name != own)]
+        """Return the data sets that a recipe's layers are probed on, its own first, then others that fit its network."""
+        own, datasets = self.recipe(recipe).dataset, self.study.datasets
+        targets = [name for name in self.study.analysis.layer_probes.targets if name != own]
+        return [own, *(name for name in targets if same_shape(datasets[name], datasets[own]))]
 
     def seeds(self, recipe: str) -> list[int]:
         """Return a recipe's seeds, in the study's order: one that is added at the end leaves full blocks alone."""
@@ -139,7 +141,8 @@ class Plan:
     @cached_property
     def prepared_datasets(self) -> list[str]:
         """The data sets that are needed at all: those that recipes use, and those that layers are probed on."""
-        wanted = {*self.used_datasets, *(self.study.analysis.layer_probes.targets if self.probed_recipes else [])}
+        targets = {name for recipe in self.probed_recipes for name in self.probe_targets(recipe)}
+        wanted = {*self.used_datasets, *targets}
         return [name for name in self.study.datasets if name in wanted]
 
     @cached_property

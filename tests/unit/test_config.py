@@ -411,8 +411,8 @@ def test_classes_that_are_kept_are_there(classes, problem):
     ("dataset", "problem"),
     [
         ({"kind": "digits", "classes": [1, 2]}, None),
-        ({"kind": "mnist"}, "the samples of other have not the shape of those of digits"),
-        ({"kind": "newsgroups"}, "the samples of other have not the shape of those of digits"),
+        ({"kind": "mnist"}, "no recipe is trained on samples of the shape of those of other"),
+        ({"kind": "newsgroups"}, "no recipe is trained on samples of the shape of those of other"),
         ({"kind": "orthonormal"}, "orthonormal rows have no test split"),
         (None, "no data set 'other'"),
     ],
@@ -420,11 +420,15 @@ def test_classes_that_are_kept_are_there(classes, problem):
 )
 def test_layers_are_probed_on_data_that_fit(dataset, problem):
     study = edited("analysis", {"layer_probes": {"targets": ["other"]}})
+    del study["recipes"]["seen"]
     if dataset is not None:
         study["datasets"]["other"] = dataset
     if problem is None:
         plan = Plan(parse_study(study))
         assert plan.probe_targets("mlp") == ["digits", "other"]
+        study["datasets"]["far"] = {"kind": "mnist"}
+        study["recipes"]["far"] = STUDY["recipes"]["mlp"] | {"dataset": "far"}
+        assert Plan(parse_study(study)).probe_targets("far") == ["far"]
         assert plan.used_datasets == ["digits"]
         assert plan.prepared_datasets == ["digits", "other"]
     else:
@@ -438,6 +442,7 @@ def test_text_has_no_images():
     plan = Plan(parse_study(study | {"recipes": {"mlp": STUDY["recipes"]["mlp"]}}))
     assert plan.n_samples("digits") == {"train": 11314, "test": 7532, "all": 18846}
     assert plan.is_downloaded("digits")
+    study["recipes"]["seen"]["dataset"] = "digits"
     with pytest.raises(FeaturespaceError, match="cnn needs images, not the rows of newsgroups"):
         parse_study(study)
 

@@ -36,6 +36,15 @@ FIGURES = [
     "indicators",
     "similarity",
     "sensitivity",
+    "layer_theory",
+    "law_sweep",
+    "assumptions",
+    "layer_probes",
+    "normalisation_modes",
+    "collapse",
+    "embeddings",
+    "linear_depth",
+    "transfer",
 ]
 
 # Real data and every kind of stage, in the smallest size that trains: two data sets, two blocks of seeds.
@@ -64,6 +73,7 @@ TINY: dict[str, Any] = {
         "line": {
             "dataset": "rows",
             "loss": "mse",
+            "init": {"scheme": "orthogonal"},
             "model": {"kind": "linear", "depth": 3, "width": 50},
             "schedule": {"epochs": 2, "batch_size": None},
             "seeds": 1,
@@ -75,8 +85,9 @@ TINY: dict[str, Any] = {
         "angles": {"permutations": 19, "references": ["seen", "mlp", "line"]},
         "subspaces": {"dimensions": [1, 2], "null_draws": 10},
         "statistics": {"resamples": 99},
+        "embedding": {"depths": [2], "samples": 40},
     },
-    "ledgers": ["p-vectors"],
+    "ledgers": ["p-vectors", "layerwise"],
     "figures": FIGURES,
 }
 
@@ -149,6 +160,10 @@ MAKERS = {
     r"runs/([\w-]+/block-\d+)/probe\.csv": r"probe_run/\1",
     r"(.*)/spectra\.(zarr|json|csv)": r"decompose_features/\1",
     r"(.*)/layers\.csv": r"measure_layers/\1",
+    r"runs/([\w-]+/block-\d+)/networks\.csv": r"measure_networks/\1",
+    r"runs/([\w-]+/block-\d+)/theory\.csv": r"predict_layers/\1",
+    r"runs/([\w-]+/block-\d+)/layer_probes\.csv": r"probe_layers/\1",
+    r"runs/([\w-]+/block-\d+)/embedding\.csv": r"embed_layers/\1",
     r"tables/angle_\w+\.csv": "compare_runs",
     r"tables/runs\.csv": "tabulate_runs",
     r"tables/subspaces\.csv": "compare_subspaces",

@@ -21,6 +21,8 @@ RUNS = {
 }
 NETWORKS_OF = {"digits": ["mlp", "seen", "few-01"], "rows": ["line"]}
 OWN_NETWORKS = ["mlp", "seen", "line"]
+CLASSIFIERS = ["mlp", "line", "few-01"]
+PROBED = ["mlp", "few-01"]  # they learn the classes of data with a test split
 
 
 # --- what must run below a job, written out by hand ---
@@ -43,7 +45,8 @@ SUBSPACES = {"compare_subspaces"} | plots("subspace_angles") | CLAIMS
 ENTRIES = {"tabulate_entries"} | plots("entry_densities", "entry_samples", "mean_control") | CLAIMS
 SIMILARITY = {"compare_similarity"} | plots("similarity") | CLAIMS
 SENSITIVITY = {"assess_sensitivity"} | plots("sensitivity") | CLAIMS
-RUN_TABLE = {"tabulate_runs"} | plots("layers") | POPULATION
+RUN_TABLE = {"tabulate_runs"} | plots("layers", "linear_depth") | POPULATION
+PREDICTED = {"predict_layers/line/block-0"} | plots("layer_theory", "law_sweep", "assumptions") | CLAIMS
 
 
 def decomposed(*origins: str) -> set[str]:
@@ -58,15 +61,48 @@ def decomposed(*origins: str) -> set[str]:
 
 
 def measured(*origins: str) -> set[str]:
-    """The layer measures of some features, and below; a sweep's members are not measured."""
-    own = {origin for origin in origins if "few" not in origin}
-    return {f"measure_layers/{origin}" for origin in own} | (plots("layers") if own else set())
+    """The layer measures of some features, and below: a ledger asks for all networks, a figure for the own ones."""
+    jobs = {f"measure_layers/{origin}" for origin in origins}
+    for origin in origins:
+        recipe = origin.split("/")[1]
+        jobs |= CLAIMS if recipe != "chance" else set()
+        jobs |= plots("layers") if recipe != "few-01" else set()
+        jobs |= plots("linear_depth", "transfer") if recipe in PROBED else set()
+        jobs |= plots("collapse", "normalisation_modes") if recipe in ("mlp", "line") else set()
+        jobs |= plots("layer_probes") if recipe in ("mlp", *INPUTS) else set()
+        jobs |= PREDICTED if recipe in ("line", "rows") else set()
+    return jobs
+
+
+def weighed(*recipes: str) -> set[str]:
+    """The measures that take the weights of recipes that learn classes, and below."""
+    classifiers = [recipe for recipe in recipes if recipe in CLASSIFIERS]
+    if not classifiers:
+        return set()
+    jobs = {f"measure_networks/{run.removeprefix('runs/')}" for name in classifiers for run in RUNS[name]} | CLAIMS
+    jobs |= plots("collapse", "normalisation_modes") if {*classifiers} - {"few-01"} else set()
+    return jobs | (PREDICTED if "line" in classifiers else set())
+
+
+def probed(*recipes: str) -> set[str]:
+    """The probes of the layers of recipes that learn classes, and below."""
+    names = [recipe for recipe in recipes if recipe in PROBED]
+    jobs = {f"probe_layers/{run.removeprefix('runs/')}" for name in names for run in RUNS[name]}
+    if names:
+        jobs |= plots("transfer") | CLAIMS
+    return jobs | (plots("layer_probes") if "mlp" in names else set())
+
+
+def embedded(*runs: str) -> set[str]:
+    """The maps of the layers of some runs: of the first block of the study's own recipes that learn classes."""
+    shown = {run.removeprefix("runs/") for run in runs if run in ("runs/mlp/block-0", "runs/line/block-0")}
+    return {f"embed_layers/{run}" for run in shown} | (plots("embeddings") if shown else set())
 
 
 def analysed(*origins: str) -> set[str]:
     """Everything that reads features."""
     inputs = SIMILARITY if any(origin.startswith("datasets/") for origin in origins) else set()
-    return decomposed(*origins) | measured(*origins) | inputs
+    return decomposed(*origins) | measured(*origins) | embedded(*origins) | inputs
 
 
 def ended(*runs: str) -> set[str]:
@@ -98,7 +134,8 @@ def trained(*recipes: str) -> set[str]:
     runs = [run for recipe in recipes for run in RUNS[recipe]]
     training = {f"train_run/{run.removeprefix('runs/')}" for run in runs}
     own = plots("training") if set(recipes) & set(OWN_NETWORKS) else set()
-    return training | dumped(*recipes) | ends(*recipes) | RUN_TABLE | own
+    weights = weighed(*recipes) | probed(*recipes) | (PREDICTED if "line" in recipes else set())
+    return training | dumped(*recipes) | ends(*recipes) | weights | RUN_TABLE | own
 
 
 def inputs(*datasets: str) -> set[str]:
@@ -116,6 +153,7 @@ def prepared(*datasets: str) -> set[str]:
 ALL_RUNS = [run for runs in RUNS.values() for run in runs]
 ALL_ORIGINS = [*INPUTS.values(), *ALL_RUNS]
 EVERY_PLOT = plots(*FIGURES)
+LAYER_PLOTS = plots(*FIGURES[-9:])  # what they know of recipes and data sets is more than their tables say
 EVERYTHING = prepared("digits", "rows") | STUDY
 
 
@@ -182,15 +220,30 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     "the width of the noise": (setting("recipes.chance.model.width", 6), drawn() | STUDY),
     "the initialisation": (setting("recipes.seen.init", {"scheme": "orthogonal"}), trained("seen") | STUDY),
     "the kept steps": (setting("recipes.mlp.schedule.keep_every", 2), trained("mlp") | STUDY),
-    "the layers that are dumped": (setting("recipes.mlp.layers", ["hidden2"]), dumped("mlp") | SENSITIVITY | STUDY),
+    "the layers that are dumped": (
+        setting("recipes.mlp.layers", ["hidden2"]),
+        dumped("mlp") | weighed("mlp") | probed("mlp") | SENSITIVITY | STUDY,
+    ),
     "the pooling of one recipe": (setting("recipes.seen.pooling", "flatten"), dumped("seen") | ends("seen") | STUDY),
+    "a head": (setting("recipes.mlp.head", {"layers": 1}), trained("mlp", "few-01") | LAYER_PLOTS | STUDY),
+    "the probes of layers": (
+        setting("analysis.layer_probes.regularisation", 0.1),
+        probed(*PROBED) | STUDY,
+    ),
+    "the maps of layers": (setting("analysis.embedding.samples", 50), embedded(*ALL_RUNS) | STUDY),
     "the layer that is compared": (
         setting("recipes.seen.feature_layer", "conv1"),
         COMPARISON | SUBSPACES | ENTRIES | ends("seen") | plots("spectra", "explained_variance") | STUDY,
     ),
     "the sample set": (
         setting("datasets.digits.sample_set.limit", 150),
-        inputs("digits") | dumped("mlp", "seen", "few-01") | ends("mlp", "seen") | drawn() | STUDY,
+        inputs("digits")
+        | dumped("mlp", "seen", "few-01")
+        | ends("mlp", "seen")
+        | weighed("mlp", "few-01")
+        | drawn()
+        | LAYER_PLOTS
+        | STUDY,
     ),
     "the samples held out": (
         setting("analysis.held_out", 100),
@@ -212,7 +265,10 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     "the scaling of a data set": (setting("datasets.digits.scaling", "standardise"), prepared("digits") | STUDY),
     "the noise of a data set": (setting("datasets.rows.noise", 0.5), prepared("rows") | STUDY),
     "how many vectors": (setting("analysis.spectra.vectors", 3), decomposed(*ALL_ORIGINS) | STUDY),
-    "the numerical rank": (setting("analysis.measures.rank_energy", 0.9), measured(*ALL_ORIGINS) | STUDY),
+    "the numerical rank": (
+        setting("analysis.measures.rank_energy", 0.9),
+        measured(*ALL_ORIGINS) | weighed(*CLASSIFIERS) | STUDY,
+    ),
     "the permutations": (setting("analysis.angles.permutations", 29), COMPARISON | CLAIMS | STUDY),
     "the spectrum": (setting("analysis.spectra.spectrum", "leading"), decomposed(*ALL_ORIGINS) | STUDY),
     "the permutations' seed": (setting("analysis.angles.permutation_seed", 1), COMPARISON | STUDY),
@@ -277,6 +333,9 @@ ENDS = ends(*OWN_NETWORKS)
 PROBING = {f"probe_run/{run.removeprefix('runs/')}" for name in OWN_NETWORKS for run in RUNS[name]} | CLAIMS
 DECOMPOSING = decomposed(*ALL_ORIGINS)
 MEASURING = measured(*ALL_ORIGINS)
+WEIGHING = weighed(*CLASSIFIERS)
+PROBING_LAYERS = probed(*PROBED)
+EMBEDDING = embedded(*ALL_RUNS)
 DUMPING_INPUTS = inputs("digits", "rows")
 PREPARING = prepared("digits", "rows")
 
@@ -293,6 +352,10 @@ CODE_EDITS: dict[str, set[str]] = {
     "dump_features.py": dumped("mlp", "seen", "line", "few-01"),
     "decompose_features.py": DECOMPOSING,
     "measure_layers.py": MEASURING,
+    "measure_networks.py": WEIGHING,
+    "predict_layers.py": PREDICTED,
+    "probe_layers.py": PROBING_LAYERS,
+    "embed_layers.py": EMBEDDING,
     "dump_ends.py": ENDS,
     "draw_noise.py": drawn(),
     "probe_run.py": PROBING,
