@@ -680,6 +680,7 @@ rule plot_normalisation_modes:
     input:
         layers=of_runs("layers.csv", own(PLAN.classifier_recipes)),
         networks=of_runs("networks.csv", own(PLAN.classifier_recipes)),
+        runs="<results>/tables/runs.csv",
     output:
         svg=report(
             "<results>/figures/normalisation_modes.svg",
@@ -710,6 +711,7 @@ rule plot_collapse:
     input:
         layers=of_runs("layers.csv", own(PLAN.classifier_recipes)),
         networks=of_runs("networks.csv", own(PLAN.classifier_recipes)),
+        runs="<results>/tables/runs.csv",
     output:
         svg=report(
             "<results>/figures/collapse.svg",

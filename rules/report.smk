@@ -68,7 +68,11 @@ rule write_report:
         runtime=10,
     params:
         spec=PLAN.write_report(COMMAND),
-        code=code_of("write_report.py", "featurespace/templates/report.html.j2"),
+        code=code_of(
+            "write_report.py",
+            "featurespace/templates/report.html.j2",
+            *[f"featurespace/decision_rules/{name}.yaml" for name in STUDY.ledgers],
+        ),
         captions=CAPTIONS,
     message:
         "Writing the report"

@@ -76,6 +76,24 @@ def nc1(features: np.ndarray, labels: np.ndarray) -> float:
     return float(np.trace(within @ inverse) / len(np.unique(labels)))
 
 
+def nc2(features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the spread of the lengths of centred class means, and of their angles about the widest equal ones."""
+    z = features.astype(np.float64)
+    centred = [z[labels == k].mean(axis=0) - z.mean(axis=0) for k in np.unique(labels)]
+    lengths = [np.sqrt(m @ m) for m in centred]
+    widest = -1 / (len(centred) - 1)
+    cosines = [a @ b / np.sqrt((a @ a) * (b @ b)) for i, a in enumerate(centred) for b in centred[i + 1 :]]
+    return float(np.std(lengths) / np.mean(lengths)), float(np.mean([abs(cosine - widest) for cosine in cosines]))
+
+
+def nearest_class_mean(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return, for each sample, the label of the class whose mean is nearest."""
+    z = features.astype(np.float64)
+    values = np.unique(labels)
+    means = [z[labels == k].mean(axis=0) for k in values]
+    return np.array([values[np.argmin([np.linalg.norm(row - mean) for mean in means])] for row in z])
+
+
 def numerical_rank(features: np.ndarray, energy: float = 0.95) -> int:
     """Return how many singular values of the uncentred matrix reach a share of their sum."""
     values = np.linalg.svd(features.astype(np.float64), compute_uv=False)

@@ -1,8 +1,4 @@
-"""What the claims of a ledger are measured by: functions from the tables of one data set to a number and its interval.
-
-A function decorated with `statistic` takes a `Scene`, a centring (empty for claims that are not about P-vectors) and
-the arguments that the decision rules give it, and returns a `Measurement`; it raises `Absent`, with the reason, where
-the study has nothing to measure.
+"""What the claims of the P-vectors paper are measured by, from the tables of one data set.
 
 Two kinds of interval, both over seeds. Where each seed has a number of its own, Student's. Where numbers belong to
 two networks, as those of pairs and of curves against references do, they share networks: there it is the jackknife that
@@ -10,130 +6,70 @@ leaves out one seed of all networks, references too, at a time. Recipes are not 
 the interval does not speak of other recipes.
 """
 
-import inspect
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from featurespace.evidence import (
+    DATA,
+    Absent,
+    Ledger,
+    Measurement,
+    Registry,
+    at_end,
+    changed,
+    listed,
+    missing_networks,
+    of_networks,
+    over_seeds,
+    plain,
+    span,
+)
+from featurespace.evidence import Scene as BaseScene
 from featurespace.population import MIN_GROUP
 from featurespace.statistics import Interval, jackknife_interval, mean_interval, spearman
 
-DATA = "data"  # the recipe under which a data set's own P-vector goes
 OWN = "own"  # the reference that is the run's own last step
-UNTRAINED_TASKS = ("untrained", "noise", DATA)
 CONTRASTIVE_TASKS = ("simclr", "supcon")
 PAPER_DATASETS = ("mnist", "cifar10", "cifar100")
+PAPER_SAMPLES, PAPER_EPOCHS, PAPER_SEEDS = {"mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}, 200, 5
 
 Reduction = Callable[[np.ndarray], Any]
 ByNetwork = Callable[[pd.DataFrame], pd.Series]  # rows of curves to a number by recipe and seed
 
-STATISTICS: dict[str, Callable[..., "Measurement"]] = {}
-EXTRAS: dict[str, tuple[str, ...]] = {}  # the names that a statistic's thresholds may use beyond those of all
+REGISTRY = Registry()
+statistic = REGISTRY.statistic
 
 
-class Absent(Exception):
-    """The study has nothing to measure a claim by; the message says what it lacks."""
+class Scene(BaseScene):
+    """A scene with what P-vectors need: references, permutations, the layers that they are of."""
 
+    FILES: ClassVar[Mapping[str, str]] = {
+        "dynamics": "tables/angle_dynamics.csv",
+        "pairs": "tables/angle_pairs.csv",
+        "summary": "tables/entry_summary.csv",
+        "probes": "runs/.../probe.csv",
+        "spectra": "runs/.../spectra.csv",
+    }
 
-@dataclass(frozen=True)
-class Measurement:
-    """A number, and what it takes to judge it.
+    @property
+    def references(self) -> Sequence[str]:
+        """The recipes whose last steps all steps are compared with."""
+        return self.facts["references"]
 
-    Attributes
-    ----------
-    measured, low, high
-        The estimate and the ends of its confidence interval, NaN where it has none.
-    null
-        What chance, or a control, gives.
-    n
-        Seeds or settings or pairs that the interval is over.
-    evidence
-        The table, and how to find its rows.
-    recipes
-        Those that must count as trained.
-    seeds
-        The fewest seeds of any network in question; None where seeds do not matter.
-    extras
-        Further numbers that a threshold may name.
-    beyond_chance
-        Whether the entries of the raw P-vectors correlate beyond chance; None where it is not asked.
-    permutes
-        Whether it rests on the permutation null.
-    lacking
-        What else there is too little of to decide, in words, such as networks without a P-vector.
-    """
+    @property
+    def permutations(self) -> int:
+        """The permutations of each null."""
+        return self.facts["permutations"]
 
-    measured: float
-    low: float
-    high: float
-    n: int
-    evidence: str
-    null: float = float("nan")
-    recipes: tuple[str, ...] = ()
-    seeds: int | None = None
-    extras: Mapping[str, float] = field(default_factory=dict)
-    beyond_chance: bool | None = None
-    permutes: bool = False
-    lacking: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The tables of one data set, and what a study says of it.
-
-    `tables` has the names of the ledger's inputs; `recipes` are the study's own on this data set, without the members
-    of sweeps; `kinds` are those of all the study's data sets; `ledger` holds the lines so far, and grows.
-    """
-
-    dataset: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
-    recipes: Sequence[Mapping[str, Any]]
-    references: Sequence[str]
-    families: Mapping[str, Mapping[str, Sequence[str]]]
-    trained: Sequence[Mapping[str, Any]]
-    confidence: float
-    correlation_p: float
-    permutations: int
-    kinds: Sequence[str] = ()
-    ledger: Sequence[Mapping[str, Any]] = ()
-
-    def members(self, family: str) -> list[str]:
-        """Return the recipes of a family, in the study's order; raise `Absent` if there is none."""
-        rule = self.families[family]
-        if DATA in rule["tasks"]:
-            return [DATA]
-        names = [recipe["name"] for recipe in self.recipes if _is_member(recipe, rule)]
-        if not names:
-            raise Absent(f"this study has no {family} on {self.dataset['name']}")
-        return names
-
-    def recipe(self, name: str) -> Mapping[str, Any]:
-        """Return a recipe by name."""
-        return next(recipe for recipe in self.recipes if recipe["name"] == name)
-
-    def rows(self, table: str, centring: str = "", **conditions: Any) -> pd.DataFrame:
-        """Return the rows of a table with a centring and given values; raise `Absent` if there is none."""
-        rows = self.tables[table]
-        if centring and not rows.empty:
-            rows = rows[rows["centring"] == centring]
-        for column, wanted in conditions.items():
-            if not rows.empty:
-                rows = rows[rows[column].isin(wanted) if isinstance(wanted, list) else rows[column] == wanted]
-        if rows.empty:
-            wanted = "".join(f", {column} {_listed(value)}" for column, value in conditions.items())
-            raise Absent(f"{_file(table)} has no rows for {self.dataset['name']}{wanted}")
-        return rows
-
-    def cite(self, table: str, centring: str = "", **conditions: Any) -> str:
-        """Say in which table, and in which of its rows, a number is to be found."""
-        found = {"dataset": self.dataset["name"], **({"centring": centring} if centring else {}), **conditions}
-        return f"{_file(table)}: " + ", ".join(f"{column}={_listed(value)}" for column, value in found.items())
+    @property
+    def correlation_p(self) -> float:
+        """The p-value below which entries correlate beyond chance."""
+        return self.requirements["correlation_p"]
 
     @property
     def chance_correlation(self) -> float:
@@ -141,79 +77,62 @@ class Scene:
         return float(stats.norm.isf(self.correlation_p / 2) / np.sqrt(self.dataset["n_samples"] - 1))
 
     @cached_property
-    def margins(self) -> dict[str, tuple[float, str]]:
-        """How far each trained recipe is above its level, as `margin_of` says."""
-        trained = [recipe["name"] for recipe in self.recipes if recipe["task"] not in UNTRAINED_TASKS]
-        return {name: margin_of(self, name) for name in trained}
-
-    @cached_property
     def feature_layers(self) -> dict[str, str]:
         """The layer that the P-vector of each recipe is of."""
         dynamics = self.tables["dynamics"]
         return {} if dynamics.empty else dict(dynamics.groupby("recipe")["layer"].first())
 
-
-def statistic(*extras: str) -> Callable[[Callable[..., Measurement]], Callable[..., Measurement]]:
-    """Make a function known to the decision rules, with the names that it adds for thresholds."""
-
-    def register(function: Callable[..., Measurement]) -> Callable[..., Measurement]:
-        STATISTICS[function.__name__] = function
-        EXTRAS[function.__name__] = extras
-        return function
-
-    return register
-
-
-def arguments_of(name: str) -> tuple[set[str], set[str]]:
-    """Return the arguments that a statistic must have, and those that it may have."""
-    parameters = list(inspect.signature(STATISTICS[name]).parameters.values())[2:]
-    required = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
-    return required, {parameter.name for parameter in parameters}
-
-
-# --- how trained ------------------------------------------------------------------------------------------------------
-
-
-def margin_of(scene: Scene, recipe: str) -> tuple[float, str]:
-    """Say by how much a recipe passes the level that makes it count as trained: negative, or NaN, if it does not.
-
-    Returns the margin, mean over seeds (of a probe's gain the lower end of the interval), and the comparison in words.
-    """
-    about = scene.recipe(recipe)
-    rule = next((rule for rule in scene.trained if _fits(rule, about, scene.dataset)), None)
-    if rule is None:
-        where = f"{scene.dataset['n_train']:,} samples of {scene.dataset['kind']}"
-        return float("nan"), f"{recipe}: the decision rules set no level for {about['task']} on {where}"
-    quantity = rule["quantity"]
-    if quantity == "probe_gain":
-        found = mean_interval(_probe_gains(scene, recipe), scene.confidence)
+    def margin_by(self, recipe: str, rule: Mapping[str, Any]) -> tuple[float, str]:
+        """Compare a number of the run table, or the lower end of the interval of a probe's gain, with its level."""
+        if rule["quantity"] != "probe_gain":
+            return super().margin_by(recipe, rule)
+        found = mean_interval(_probe_gains(self, recipe), self.confidence)
         text = f"{recipe}: probe gains {found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
         margin = found.low - rule["above"]
         return (margin if margin > 0 else min(margin, -1e-12)), f"{text}, above {rule['above']} wanted"
-    runs = scene.tables["runs"]
-    mean = float("nan") if runs.empty else float(runs.loc[runs["recipe"] == recipe, quantity].mean())
-    if "at_most" in rule:
-        return rule["at_most"] - mean, f"{recipe}: {quantity} {mean:.3f}, at most {rule['at_most']} wanted"
-    return mean - rule["at_least"], f"{recipe}: {quantity} {mean:.3f}, at least {rule['at_least']} wanted"
+
+    def lacks(self, requires: str, found: Iterable[Measurement]) -> list[str]:
+        """Return what there is too little of in a population, and of permutations."""
+        lacking = _population_lacks(self) if requires == "population" else []
+        wanted = self.requirements["permutations"]
+        if any(measurement.permutes for measurement in found) and self.permutations < wanted:
+            lacking.append(f"too few permutations: {self.permutations}, of {wanted:g} wanted")
+        return lacking
+
+    def setting(self, recipes: Iterable[str]) -> str:
+        """Say whose setting the data set is studied in: the paper's data set, epochs and seeds, or ours."""
+        networks = [recipe for recipe in self.recipes if recipe["epochs"]]
+        epochs, seeds = ({recipe[key] for recipe in networks} or {0} for key in ("epochs", "n_seeds"))
+        kind, n_train = self.dataset["kind"], self.dataset["n_train"]
+        if n_train >= PAPER_SAMPLES.get(kind, np.inf) and min(epochs) >= PAPER_EPOCHS and min(seeds) >= PAPER_SEEDS:
+            return "the paper's data set, epochs and seeds; the rest ours"
+        return f"ours: {kind}, {n_train:,} samples, {span(epochs)} epochs, {span(seeds)} seeds"
 
 
-def under_trained(scene: Scene, recipes: Iterable[str]) -> list[str]:
-    """Return, in words, what those of the recipes lack that do not count as trained."""
-    lacking = []
-    for name in dict.fromkeys(recipes):
-        margin, text = scene.margins.get(name, (0.0, ""))  # the data and the untrained have no level
-        if not margin >= 0:
-            lacking.append(text)
-    return lacking
+LEDGER = Ledger(
+    registry=REGISTRY,
+    scene=Scene,
+    tables={
+        **{name: name for name in ("dynamics", "pairs", "runs", "probes", "spectra", "subspaces")},
+        "summary": "entry_summary",
+        **{name: name for name in ("entries", "similarity", "sensitivity", "population", "correlations", "indicators")},
+    },
+    requirements=frozenset(
+        [
+            "seeds",
+            "confidence",
+            "permutations",
+            "correlation_p",
+            "settings",
+            "families",
+            "accuracy_spread",
+            "family_error",
+        ]
+    ),
+    requires=("seeds", "population", "nothing"),
+)
 
-
-def _fits(rule: Mapping[str, Any], recipe: Mapping[str, Any], dataset: Mapping[str, Any]) -> bool:
-    return (
-        rule["task"] == recipe["task"]
-        and rule.get("dataset", dataset["kind"]) == dataset["kind"]
-        and recipe["kind"] in rule.get("kinds", [recipe["kind"]])
-        and dataset["n_train"] >= rule.get("min_samples", 0)
-    )
+# --- how trained ------------------------------------------------------------------------------------------------------
 
 
 def _probe_gains(scene: Scene, recipe: str) -> np.ndarray:
@@ -224,6 +143,22 @@ def _probe_gains(scene: Scene, recipe: str) -> np.ndarray:
     rows = _own_layer(scene, rows[rows["recipe"] == recipe])
     accuracy = rows.sort_values("step").groupby("seed")["test_accuracy"]
     return (accuracy.last() - accuracy.first()).to_numpy()
+
+
+def _population_lacks(scene: Scene) -> list[str]:
+    population, requirements = scene.tables["population"], scene.requirements
+    settings = population.dropna(subset=["angle_to_data_deg", "test_accuracy"]).drop_duplicates("recipe")
+    accuracy = settings["test_accuracy"]
+    spread = float(accuracy.max() - accuracy.min()) if len(settings) else 0.0
+    counts = [
+        ("settings", len(settings), requirements["settings"]),
+        ("architecture families", settings["kind"].nunique(), requirements["families"]),
+        ("seeds a setting", settings["n_seeds"].min() if len(settings) else 0, requirements["seeds"]),
+    ]
+    lacking = [f"too few {what}: {count}, of {wanted:g} wanted" for what, count, wanted in counts if count < wanted]
+    if spread < requirements["accuracy_spread"]:
+        lacking.append(f"accuracies spread over {spread:.3f} only, of {requirements['accuracy_spread']:g} wanted")
+    return lacking
 
 
 @statistic()
@@ -250,7 +185,7 @@ def accuracy(scene: Scene, centring: str, family: str) -> Measurement:
         rows = _own_layer(scene, rows).sort_values("step") if table == "probes" else rows
         found[name] = rows.groupby("seed")["test_accuracy"].last()
     best = max(found, key=lambda name: found[name].mean())
-    return _over_seeds(scene, found[best], scene.cite(table, recipe=best), [best])
+    return over_seeds(scene, found[best], scene.cite(table, recipe=best), [best])
 
 
 # --- samples and sizes ------------------------------------------------------------------------------------------------
@@ -259,7 +194,7 @@ def accuracy(scene: Scene, centring: str, family: str) -> Measurement:
 @statistic()
 def sample_count(scene: Scene, centring: str) -> Measurement:
     """Entries of the P-vector: samples in the sample set."""
-    return _plain(scene.dataset["n_samples"], f"study.yaml: sample set of {scene.dataset['name']}")
+    return plain(scene.dataset["n_samples"], f"study.yaml: sample set of {scene.dataset['name']}")
 
 
 @statistic()
@@ -267,14 +202,14 @@ def sample_share(scene: Scene, centring: str) -> Measurement:
     """Entries of the P-vector over training samples."""
     share = scene.dataset["n_samples"] / scene.dataset["n_train"]
     counts = f"{scene.dataset['n_samples']:,} entries, {scene.dataset['n_train']:,} training samples"
-    return _plain(share, f"study.yaml: sample set of {scene.dataset['name']}: {counts}")
+    return plain(share, f"study.yaml: sample set of {scene.dataset['name']}: {counts}")
 
 
 @statistic()
 def feature_width(scene: Scene, centring: str, family: str) -> Measurement:
     """Features of the widest recipe of a family of residual networks."""
     widths = {name: _residual_width(scene.recipe(name)["model"]) for name in scene.members(family)}
-    return _plain(max(widths.values()), "study.yaml: " + ", ".join(f"{name} {width}" for name, width in widths.items()))
+    return plain(max(widths.values()), "study.yaml: " + ", ".join(f"{name} {width}" for name, width in widths.items()))
 
 
 @statistic()
@@ -284,11 +219,12 @@ def study_size(scene: Scene, centring: str, what: str) -> Measurement:
     Absent for data sets unless the study has all three: each may be a study of its own, and a study sees no other.
     """
     if what == "datasets":
-        own = [kind for kind in PAPER_DATASETS if kind in scene.kinds]
+        kinds = [dataset["kind"] for dataset in scene.datasets]
+        own = [kind for kind in PAPER_DATASETS if kind in kinds]
         if len(own) < len(PAPER_DATASETS):
             here = f"this one has {len(own)} of the paper's {len(PAPER_DATASETS)}"
             raise Absent(f"each data set is a study of its own, and {here}: the ledgers of all are to be read together")
-        return _plain(len(own), "study.yaml: datasets " + _listed(own))
+        return plain(len(own), "study.yaml: datasets " + listed(own))
     networks = [scene.recipe(name) for name in scene.members("networks")]
     tasks = {"classify": "classification", "reconstruct": "reconstruction", "denoise": "reconstruction"}
     counts: dict[str, Callable[[], int]] = {
@@ -297,7 +233,7 @@ def study_size(scene: Scene, centring: str, what: str) -> Measurement:
         "tasks": lambda: len({tasks.get(recipe["task"], "self-supervision") for recipe in networks}),
         "epochs": lambda: min(scene.recipe(name)["epochs"] for name in scene.members("supervised-cnn")),
     }
-    return _plain(counts[what](), "study.yaml: recipes " + _listed([recipe["name"] for recipe in networks]))
+    return plain(counts[what](), "study.yaml: recipes " + listed([recipe["name"] for recipe in networks]))
 
 
 # --- exact statements -------------------------------------------------------------------------------------------------
@@ -312,21 +248,21 @@ def identity_error(scene: Scene, centring: str) -> Measurement:
     identity = np.cos(ones) * np.cos(other) + rows["correlation"].to_numpy() * np.sin(ones) * np.sin(other)
     error = np.abs(rows["cosine"].to_numpy() - identity).max() if len(rows) else float("nan")
     where = f"{scene.cite('pairs', centring)}; tables/angle_dynamics.csv: {len(rows):,} rows in all"
-    return _plain(error, where, len(rows))
+    return plain(error, where, len(rows))
 
 
 @statistic()
 def own_last_angle(scene: Scene, centring: str) -> Measurement:
     """The largest angle of a run's last step to itself."""
-    last = _ends(scene.rows("dynamics", centring, reference=OWN), "last")
-    return _plain(last["angle_deg"].max(), scene.cite("dynamics", centring, reference=OWN) + ", last steps", len(last))
+    last = at_end(scene.rows("dynamics", centring, reference=OWN), "last")
+    return plain(last["angle_deg"].max(), scene.cite("dynamics", centring, reference=OWN) + ", last steps", len(last))
 
 
 @statistic()
 def norm_error(scene: Scene, centring: str) -> Measurement:
     """The largest |‖p‖ - 1|."""
     norms = scene.rows("summary", centring)["norm"].dropna()
-    return _plain((norms - 1).abs().max(), scene.cite("summary", centring), len(norms))
+    return plain((norms - 1).abs().max(), scene.cite("summary", centring), len(norms))
 
 
 @statistic()
@@ -335,7 +271,7 @@ def tangent_error(scene: Scene, centring: str) -> Measurement:
     rows = scene.rows("summary", centring)[["angle_to_ones_deg", "cv"]].dropna()
     rows = rows[rows["cv"] > 0]
     error = (np.tan(np.radians(rows["angle_to_ones_deg"])) / rows["cv"] - 1).abs().max()
-    return _plain(error, scene.cite("summary", centring), len(rows))
+    return plain(error, scene.cite("summary", centring), len(rows))
 
 
 @statistic()
@@ -367,7 +303,7 @@ def pair_cosine(scene: Scene, centring: str, family: str, of_pairs: str) -> Meas
 def pair_correlation(scene: Scene, centring: str, a: str, b: str) -> Measurement:
     """Pearson's r of the entries of the P-vectors of two families; `null` is what chance exceeds with the chosen p."""
     found = _pair_number(scene, centring, "correlation", a, b, "mean")
-    return _changed(found, null=scene.chance_correlation)
+    return changed(found, null=scene.chance_correlation)
 
 
 @statistic()
@@ -392,7 +328,7 @@ def training_effect(scene: Scene, centring: str, a: str, b: str) -> Measurement:
     if parts[0].empty:
         raise Absent(f"tables/angle_pairs.csv has no pair of {a} and {b} at both stages")
     where = f"{_cite_pairs(scene, centring, a, b)}, minus stage=first"
-    return _changed(_over_pairs(scene, parts, "angle_deg", where), null=0.0)
+    return changed(_over_pairs(scene, parts, "angle_deg", where), null=0.0)
 
 
 @statistic()
@@ -421,7 +357,7 @@ def shuffled_difference(scene: Scene, centring: str, against: str) -> Measuremen
     if not both or both[0].empty:
         raise Absent(f"tables/angle_pairs.csv has no {against} to compare both {' or both '.join(twins)} with")
     where = scene.cite("pairs", centring, stage="last") + f", to {against}: " + "; ".join(dict.fromkeys(twins))
-    return _changed(_over_pairs(scene, both, "angle_deg", where), null=0.0)
+    return changed(_over_pairs(scene, both, "angle_deg", where), null=0.0)
 
 
 @statistic()
@@ -456,7 +392,7 @@ def start_and_end(scene: Scene, centring: str, family: str, other: str) -> Measu
     """Angle between two families' last steps, with the first family's start against the references (`start_low`)."""
     end = pair_angle(scene, centring, family, other)
     start = curve_angle(scene, centring, family, "references", "first")
-    return _changed(
+    return changed(
         end,
         evidence=f"{end.evidence}; start {start.measured:.1f} [{start.low:.1f}, {start.high:.1f}]: {start.evidence}",
         recipes=tuple(dict.fromkeys([*end.recipes, *start.recipes])),
@@ -506,9 +442,9 @@ def rank_agreement(scene: Scene, centring: str, measure: str) -> Measurement:
 def curve_angle(scene: Scene, centring: str, family: str, reference: str, at: str) -> Measurement:
     """Angle to the last steps of reference networks, at the `first` or `last` step of a family's networks."""
     rows, where = _curves(scene, centring, family, reference)
-    ends = _ends(rows, at)
+    ends = at_end(rows, at)
     found = _over_curves(scene, ends, _mean_of("angle_deg"), f"{where}, {at} steps")
-    found = _changed(found, null=_curve_number(scene, ends, _mean_of("null_mean_deg")).estimate)
+    found = changed(found, null=_curve_number(scene, ends, _mean_of("null_mean_deg")).estimate)
     return _with_remains(scene, found, _curve_number(scene, ends, _mean_of("correlation")), centring)
 
 
@@ -516,7 +452,7 @@ def curve_angle(scene: Scene, centring: str, family: str, reference: str, at: st
 def curve_angle_without_ones(scene: Scene, centring: str, family: str, reference: str, at: str) -> Measurement:
     """The same once the ones vector is taken out of both vectors, arccos |r|."""
     rows, where = _curves(scene, centring, family, reference)
-    ends = _without_ones(_ends(rows, at))
+    ends = _without_ones(at_end(rows, at))
     return _over_curves(scene, ends, _mean_of("without_ones_deg"), f"{where}, {at} steps: arccos|r|")
 
 
@@ -529,7 +465,7 @@ def change_left(scene: Scene, centring: str, family: str, reference: str) -> Mea
     """
     rows, where = _curves(scene, centring, family, reference)
     rows = rows.assign(cosine=rows["cosine"].abs(), without_ones=rows["correlation"].abs())
-    ends = {at: _ends(rows, at) for at in ("first", "last")}
+    ends = {at: at_end(rows, at) for at in ("first", "last")}
 
     def rise(column: str, without: int | None = None) -> float:
         first, last = (_reduced(ends[at], _mean_of(column), without) for at in ("first", "last"))
@@ -544,7 +480,7 @@ def change_left(scene: Scene, centring: str, family: str, reference: str) -> Mea
     ends_of = (found.low, found.high) if found.n == len(seeds) else (float("nan"),) * 2  # it rises without any seed
     where += f", first to last steps: |cos| rises by {rise('cosine'):.3f}, |r| by {rise('without_ones'):.3f}"
     whole = _over_curves(scene, pd.concat(ends.values()), _mean_of("cosine"), where)
-    return _changed(whole, measured=found.estimate, low=ends_of[0], high=ends_of[1], n=found.n)
+    return changed(whole, measured=found.estimate, low=ends_of[0], high=ends_of[1], n=found.n)
 
 
 @statistic()
@@ -552,7 +488,7 @@ def curve_trend(scene: Scene, centring: str, family: str, reference: str) -> Mea
     """Spearman's rho of epoch and angle to the reference networks, by network."""
     rows, where = _curves(scene, centring, family, reference)
     found = _over_curves(scene, rows, lambda kept: _trend(_averaged(kept, "angle_deg"), "angle_deg"), where)
-    return _with_remains(scene, found, _curve_number(scene, _ends(rows, "last"), _mean_of("correlation")), centring)
+    return _with_remains(scene, found, _curve_number(scene, at_end(rows, "last"), _mean_of("correlation")), centring)
 
 
 @statistic()
@@ -592,7 +528,7 @@ def early_steps(scene: Scene, centring: str, family: str) -> Measurement:
     if not counts:
         raise Absent(f"no recipe on {scene.dataset['name']} keeps a step within the first epoch")
     where = "tables/angle_dynamics.csv: " + ", ".join(f"{name} {count}" for name, count in counts.items())
-    return _plain(min(counts.values()), where + (f"; no such step kept: {', '.join(without)}" if without else ""))
+    return plain(min(counts.values()), where + (f"; no such step kept: {', '.join(without)}" if without else ""))
 
 
 # --- spectra ----------------------------------------------------------------------------------------------------------
@@ -643,7 +579,7 @@ def cliff(scene: Scene, centring: str, family: str) -> Measurement:
     position = pd.Series(np.nan, index=shares.index)
     position[some] = np.nanargmax(falls[some], axis=1) + 2.0
     found = _of_networks(scene, position, where, family)
-    return _changed(found, extras={"off": float((position - expected).abs().mean()), "expected": expected})
+    return changed(found, extras={"off": float((position - expected).abs().mean()), "expected": expected})
 
 
 @statistic()
@@ -672,7 +608,7 @@ def directions_needed(scene: Scene, centring: str, family: str, share: float) ->
     if shares.shape[1] < scene.dataset["classes"]:
         needed = needed.where(sums.iloc[:, -1] > share)
     found = _of_networks(scene, needed, where, family)
-    return _changed(found, extras={"classes": scene.dataset["classes"]})
+    return changed(found, extras={"classes": scene.dataset["classes"]})
 
 
 # --- entries ----------------------------------------------------------------------------------------------------------
@@ -682,7 +618,7 @@ def directions_needed(scene: Scene, centring: str, family: str, share: float) ->
 def summary_angle(scene: Scene, centring: str, family: str, column: str) -> Measurement:
     """Angle of a family's P-vectors, at the last step, to the ones vector or to the projection on the mean feature."""
     names = scene.members(family)
-    last = _ends(scene.rows("summary", centring, recipe=names), "last")
+    last = at_end(scene.rows("summary", centring, recipe=names), "last")
     where = scene.cite("summary", centring, recipe=names) + f", last steps: {column}"
     return _of_networks(scene, last.set_index(["recipe", "seed"])[column], where, family)
 
@@ -706,7 +642,7 @@ def shape_change(scene: Scene, centring: str, family: str) -> Measurement:
     table = pd.DataFrame.from_dict(found, orient="index", columns=["change", "chance"])
     table.index = pd.MultiIndex.from_tuples(table.index, names=["recipe", "seed"])
     where = scene.cite("entries", centring, recipe=names) + ", first and last steps"
-    return _changed(_of_networks(scene, table["change"], where, family), null=float(table["chance"].mean()))
+    return changed(_of_networks(scene, table["change"], where, family), null=float(table["chance"].mean()))
 
 
 # --- beyond the first vector ------------------------------------------------------------------------------------------
@@ -733,10 +669,10 @@ def subspace_change(scene: Scene, centring: str, family: str, k: int | str) -> M
     """Mean principal angle to the data's k-dimensional subspace at the last step minus at the first, by network."""
     names, dimension = scene.members(family), _dimension(scene, k)
     rows = scene.rows("subspaces", centring, recipe=names, reference=DATA, k=dimension)
-    last, first = (_ends(rows, at).set_index(["recipe", "seed"])["mean_deg"] for at in ("last", "first"))
+    last, first = (at_end(rows, at).set_index(["recipe", "seed"])["mean_deg"] for at in ("last", "first"))
     where = scene.cite("subspaces", centring, recipe=names, reference=DATA, k=dimension)
     where += f": mean_deg, from {first.mean():.1f} at first steps to {last.mean():.1f} at last ones"
-    return _changed(_of_networks(scene, last - first, where, family), null=0.0)
+    return changed(_of_networks(scene, last - first, where, family), null=0.0)
 
 
 @statistic("null_low")
@@ -748,7 +684,7 @@ def subspace_angle(scene: Scene, centring: str, family: str, against: str, k: in
     rows = rows[rows["reference"].isin(others)]
     if rows.empty:
         raise Absent(f"tables/subspaces.csv has no k={dimension} of {family} against {against}; see analysis.subspaces")
-    rows = _ends(rows, "last").rename(
+    rows = at_end(rows, "last").rename(
         columns={"recipe": "recipe_a", "seed": "seed_a", "reference": "recipe_b", "reference_seed": "seed_b"}
     )
     rows = rows.assign(pair=_pair_names(rows))
@@ -756,7 +692,7 @@ def subspace_angle(scene: Scene, centring: str, family: str, against: str, k: in
         scene.cite("subspaces", centring, recipe=names, reference=others, k=dimension) + f", last steps: {which}_deg"
     )
     found = _over_pairs(scene, [rows], f"{which}_deg", where)
-    return _changed(
+    return changed(
         found,
         null=float(rows[f"null_{which}_deg"].mean()),
         extras={"null_low": float(rows["null_largest_low_deg"].mean())},
@@ -777,7 +713,7 @@ def mismatch(scene: Scene, centring: str, level: str) -> Measurement:
     where = scene.cite("sensitivity", centring, factor="mismatch", level=level)
     largest = rows["correlation"].abs().max()
     where += f" (mean angle {rows['angle_deg'].mean():.1f}, largest |r| {largest:.2f})"
-    return _changed(_over_pairs(scene, [rows], "difference", where), null=0.0)
+    return changed(_over_pairs(scene, [rows], "difference", where), null=0.0)
 
 
 @statistic()
@@ -892,71 +828,11 @@ def ledger_coverage(scene: Scene, centring: str) -> Measurement:
     wanted = [f"P{i}" for i in range(11)] + [f"C{i}" for i in range(1, 8)]
     run = {line["row"] for line in scene.ledger if line["verdict"] != "not run"}
     missing = [row for row in wanted if row not in run]
-    evidence = "tables/claims.csv" + (f": no line of {_listed(missing)} was measured" if missing else "")
-    return _plain(1 - len(missing) / len(wanted), evidence, len(wanted))
+    evidence = "tables/claims.csv" + (f": no line of {listed(missing)} was measured" if missing else "")
+    return plain(1 - len(missing) / len(wanted), evidence, len(wanted))
 
 
 # --- what they share --------------------------------------------------------------------------------------------------
-
-
-def _is_member(recipe: Mapping[str, Any], rule: Mapping[str, Sequence[str]]) -> bool:
-    if recipe["task"] not in rule["tasks"]:
-        return False
-    if "kinds" not in rule or recipe["kind"] in rule["kinds"]:
-        return True
-    return recipe["kind"] == "torchvision" and recipe["model"]["name"] in rule.get("torchvision", ())
-
-
-def _file(table: str) -> str:
-    names = {
-        "dynamics": "tables/angle_dynamics.csv",
-        "pairs": "tables/angle_pairs.csv",
-        "summary": "tables/entry_summary.csv",
-        "probes": "runs/.../probe.csv",
-        "spectra": "runs/.../spectra.csv",
-    }
-    return names.get(table, f"tables/{table}.csv")
-
-
-def _listed(values: Any) -> str:
-    return "|".join(map(str, values)) if isinstance(values, (list, tuple)) else str(values)
-
-
-def _plain(value: float, evidence: str, n: int = 1) -> Measurement:
-    return Measurement(float(value), float("nan"), float("nan"), n, evidence)
-
-
-def _changed(found: Measurement, **changes: Any) -> Measurement:
-    return Measurement(**{**found.__dict__, **changes})
-
-
-def _ends(rows: pd.DataFrame, at: str) -> pd.DataFrame:
-    """Return the rows of the first or last step of every run."""
-    step = rows.groupby(["recipe", "seed"])["step"].transform("min" if at == "first" else "max")
-    return rows[rows["step"] == step]
-
-
-def _over_seeds(scene: Scene, values: pd.Series, evidence: str, recipes: Sequence[str]) -> Measurement:
-    """Make a measurement of a number a seed."""
-    found = mean_interval(values.to_numpy(dtype=float), scene.confidence)
-    seeds = min([found.n, *(scene.recipe(name)["n_seeds"] for name in recipes if name != DATA)])
-    return Measurement(
-        found.estimate, found.low, found.high, found.n, evidence, recipes=tuple(dict.fromkeys(recipes)), seeds=seeds
-    )
-
-
-def _of_networks(scene: Scene, values: pd.Series, evidence: str, family: str) -> Measurement:
-    """Make a measurement of a number a network, indexed by recipe and seed: recipes averaged within each seed."""
-    names = scene.members(family)
-    lacking = _missing(scene, values.dropna().index, names, "such number")
-    return _changed(_over_seeds(scene, values.groupby("seed").mean(), evidence, names), lacking=lacking)
-
-
-def _missing(scene: Scene, known: Iterable[Any], recipes: Iterable[str], what: str = "P-vector") -> tuple[str, ...]:
-    """Say of which recipes how many networks are not among those `known`, pairs of recipe and seed."""
-    counts = Counter(recipe for recipe, _ in set(known))
-    wanted = {name: 1 if name == DATA else scene.recipe(name)["n_seeds"] for name in recipes}
-    return tuple(f"{n - counts[name]} of {n} have no {what}: {name}" for name, n in wanted.items() if counts[name] < n)
 
 
 def _own_layer(scene: Scene, rows: pd.DataFrame) -> pd.DataFrame:
@@ -1002,7 +878,9 @@ def _curves(
         return rows, where
     rows = rows[rows["recipe"] == rows["reference"]]
     if rows.empty:
-        raise Absent(f"{_file('dynamics')} has no {family} against other seeds of itself on {scene.dataset['name']}")
+        raise Absent(
+            f"{scene.file('dynamics')} has no {family} against other seeds of itself on {scene.dataset['name']}"
+        )
     return rows, f"{where}, recipe = reference"
 
 
@@ -1063,7 +941,7 @@ def _with_remains(scene: Scene, found: Measurement, correlation: Interval, centr
         f"{np.degrees(np.arccos(min(1.0, abs(r)))):.1f} degrees (chance: |r| < {scene.chance_correlation:.3f})"
     )
     beyond = bool(correlation.low > scene.chance_correlation)
-    return _changed(found, evidence=found.evidence + text, beyond_chance=beyond)
+    return changed(found, evidence=found.evidence + text, beyond_chance=beyond)
 
 
 # pairs
@@ -1200,7 +1078,7 @@ def _pair_number(scene: Scene, centring: str, column: str, a: str, b: str, of_pa
     where += f" ({undetermined} of {len(rows)} pairs have a vector that is not determined)" if undetermined else ""
     null = _PairColumn(rows, "null_mean_deg").reduced(np.mean, None)
     null = float(np.cos(np.radians(null))) if column == "cosine" else null
-    found = _changed(_over_pairs(scene, [rows], column, where, reduce), null=null)
+    found = changed(_over_pairs(scene, [rows], column, where, reduce), null=null)
     return _with_remains(scene, found, _jackknife(scene, [rows], "correlation", reduce), centring)
 
 
@@ -1214,7 +1092,7 @@ def _shares(scene: Scene, centring: str, family: str, at: str = "last") -> tuple
     if rows.empty:
         raise Absent(f"spectra.csv has no rows of the feature layer of {family}")
     # Not a pivot table, which leaves out networks and components of which nothing is known.
-    table = _ends(rows, at).set_index(["recipe", "seed", "component"])["variance_share"].unstack("component")
+    table = at_end(rows, at).set_index(["recipe", "seed", "component"])["variance_share"].unstack("component")
     return table, scene.cite("spectra", centring, recipe=names) + f", {at} steps"
 
 
@@ -1257,3 +1135,13 @@ def _from_correlations(row: pd.Series, where: str) -> Measurement:
     return Measurement(
         float(row["rho"]), float(row["low"]), float(row["high"]), int(row["n_settings"]), where, extras=extras
     )
+
+
+def _of_networks(scene: Scene, values: pd.Series, where: str, family: str) -> Measurement:
+    """Make a measurement of a number a network, indexed by recipe and seed: recipes averaged within each seed."""
+    return of_networks(scene, values, where, scene.members(family))
+
+
+def _missing(scene: Scene, known: Iterable[Any], recipes: Iterable[str]) -> tuple[str, ...]:
+    """Say of which recipes how many networks are not among those `known`, pairs of recipe and seed."""
+    return missing_networks(scene, known, recipes, "P-vector")

@@ -1,41 +1,37 @@
 """The evidence ledger: what a paper claims, what was measured, and the verdict that a table of decision rules gives.
 
 The rules are in `decision_rules/<ledger>.yaml`, whose header says what its keys mean; they are checked strictly, since
-a key that is misspelt would be a rule that is not there. `claim_statistics` measures; here it is decided.
+a key that is misspelt would be a rule that is not there. `claim_statistics` and `layer_statistics` measure; here it is
+decided.
 """
 
 import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from featurespace.claim_statistics import (
-    EXTRAS,
-    STATISTICS,
-    Absent,
-    Measurement,
-    Scene,
-    arguments_of,
-    under_trained,
-)
+from featurespace import claim_statistics, layer_statistics
 from featurespace.errors import FeaturespaceError
+from featurespace.evidence import Absent, Ledger, Measurement, Scene, is_number, listed
+from featurespace.rules import RULES
 
-RULES = Path(__file__).parent / "decision_rules"
+LEDGERS: dict[str, Ledger] = {"p-vectors": claim_statistics.LEDGER, "layerwise": layer_statistics.LEDGER}
 
 REPRODUCED, BY_THE_MEAN, NOT_REPRODUCED = "reproduced", "explained by the mean", "not reproduced"
 NOT_DETERMINED, NOT_RUN = "not determined", "not run"
-ROWS = tuple([f"P{i}" for i in range(11)] + [f"C{i}" for i in range(1, 9)])
 TASKS = (
     *("classify", "shuffled-labels", "reconstruct", "denoise", "simclr", "supcon", "untrained", "noise"),
-    "data",  # the data set's own P-vector
+    "data",  # the data set itself
 )
-KINDS = (*("mlp", "linear", "cnn", "autoencoder", "resnet", "wide-resnet", "vgg", "densenet", "torchvision", "noise"),)
+KINDS = (
+    *("mlp", "linear", "hybrid", "cnn", "autoencoder"),
+    *("resnet", "wide-resnet", "vgg", "densenet", "torchvision", "noise"),
+)
 TITLES = {
     "digits": "digits",
     "orthonormal": "orthonormal rows",
@@ -43,19 +39,24 @@ TITLES = {
     "fashion-mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
+    "newsgroups": "20 Newsgroups",
 }
-PAPER_SAMPLES, PAPER_EPOCHS, PAPER_SEEDS = {"mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}, 200, 5
+# What may be asked of a recipe, and of its data set.
+FACTS = {
+    *("task", "kind", "loss", "output_scale", "head", "epochs", "n_seeds", "n_layers", "population"),
+    *("model.depth", "model.width", "model.widths", "model.nonlinear", "model.linear", "model.batch_norm"),
+    *("init.scheme", "init.scale", "head.layers", "head.width"),
+    *("dataset.name", "dataset.kind", "dataset.classes", "dataset.n_train", "dataset.n_samples"),
+    *("dataset.samples_per_class", "dataset.dimension", "dataset.noise", "dataset.seed"),
+}
 
 COLUMNS = [
-    *("claim", "row", "title", "source", "statistic", "dataset", "centring", "published", "threshold"),
-    *("measured", "low", "high", "null", "n", "passes", "convention", "verdict", "evidence", "setting"),
+    *("claim", "ledger", "row", "title", "source", "statistic", "dataset", "centring", "published", "predicted"),
+    *("threshold", "measured", "low", "high", "null", "n", "passes", "convention", "verdict", "evidence", "setting"),
 ]
 
-REQUIREMENTS = {
-    *("seeds", "confidence", "permutations", "correlation_p"),
-    *("settings", "families", "accuracy_spread", "family_error"),
-}
-_FAMILY_KEYS = {"tasks", "kinds", "torchvision"}
+_SECTIONS = {"ledger", "title", "rows", "tags", "requirements", "families", "trained", "claims"}
+_FAMILY_KEYS = {"tasks", "kinds", "torchvision", "among", "where"}
 _TRAINED_KEYS = {"dataset", "task", "kinds", "min_samples", "quantity", "at_least", "at_most", "above"}
 _QUANTITIES = {
     "test_accuracy": "at_least",
@@ -66,6 +67,7 @@ _QUANTITIES = {
 _NAMES = {"measured", "low", "high", "null"}
 _CONDITION = re.compile(r"(\w+) (<=|>=|<|>) (\w+|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)", re.ASCII)
 _FAMILY_ARGUMENTS = ("family", "a", "b", "minus_a", "minus_b", "other", "against", "reference")
+_TAG = re.compile(r"\[([A-Z?])\]")
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,13 @@ class Claim:
     statistic: str
     passes: tuple[str, ...]
     published: str = ""
+    predicted: float = float("nan")
     arguments: Mapping[str, Any] = field(default_factory=dict)
     centrings: tuple[str, ...] = ("raw", "centred")
     only_for: tuple[str, ...] = ()
+    scope: str = "dataset"
     requires: str = "seeds"
+    min_seeds: int | None = None
     trained: bool = True
     closeness: bool = False
     every_centring: bool = False
@@ -92,10 +97,14 @@ class Claim:
 class Rules:
     """A table of decision rules, checked."""
 
+    ledger: str
     requirements: Mapping[str, float]
-    families: Mapping[str, Mapping[str, Sequence[str]]]
+    families: Mapping[str, Mapping[str, Any]]
     trained: Sequence[Mapping[str, Any]]
     claims: Sequence[Claim]
+    rows: Mapping[str, str]
+    tags: Mapping[str, str]
+    settings: Sequence[Mapping[str, Any]] = ()
 
 
 # --- reading the rules ------------------------------------------------------------------------------------------------
@@ -107,34 +116,37 @@ def parse_rules(text: str, name: str) -> Rules:
     Raises
     ------
     FeaturespaceError
-        With `name` and the place, for a key, statistic, family, argument or threshold that is not known, a key
-        given twice, or a claim that is there twice.
+        With `name` and the place, for a key, statistic, family, argument, row, tag or threshold that is not known, a
+        key given twice, or a claim that is there twice.
     """
     try:
-        content = yaml.load(text, _OneOfEachKey)
-    except yaml.YAMLError as error:
-        raise FeaturespaceError(f"{name}: {' '.join(str(error).split())}") from error
-    try:
-        _require_keys("the file", content, {"requirements", "families", "trained", "claims"})
-        _require_keys("requirements", content["requirements"], REQUIREMENTS)
+        content = _read(text)
+        _require_keys("the file", content, _SECTIONS, _SECTIONS | {"settings", "defaults"})
+        _require_known("ledger", [content["ledger"]], tuple(LEDGERS))
+        ledger = LEDGERS[content["ledger"]]
+        _require_keys("requirements", content["requirements"], set(ledger.requirements))
         for key, value in content["requirements"].items():
-            _require(_is_number(value), f"requirements.{key}: should be a number, not {value!r}")
+            _require(is_number(value), f"requirements.{key}: should be a number, not {value!r}")
+        for key in ("rows", "tags"):
+            _require(isinstance(content[key], dict), f"{key}: should have keys, and what each means")
         for family, rule in content["families"].items():
-            _require_keys(f"families.{family}", rule, {"tasks"}, _FAMILY_KEYS)
-            _require_known(f"families.{family}.tasks", rule["tasks"], TASKS)
-            _require_known(f"families.{family}.kinds", rule.get("kinds", []), KINDS)
+            _check_family(f"families.{family}", rule)
+        content["trained"] = _levels(content["trained"])
         for i, rule in enumerate(content["trained"]):
             _check_level(f"trained.{i}", rule)
-        claims = [
-            claim
-            for entry in content["claims"]
-            for claim in _expand(entry, content["families"], content["requirements"])
-        ]
+        for i, setting in enumerate(content.get("settings", [])):
+            _require_keys(f"settings.{i}", setting, {"name", "where"})
+            _check_where(f"settings.{i}.where", setting["where"])
+        _require_keys("defaults", content.get("defaults", {}), set(), set(Claim.__dataclass_fields__))
+        claims = [claim for entry in content["claims"] for claim in _expand(entry, content)]
         for i, claim in enumerate(claims):
             _require(claim.claim not in {c.claim for c in claims[:i]}, f"claims: {claim.claim} is there twice")
+    except yaml.YAMLError as error:
+        raise FeaturespaceError(f"{name}: {' '.join(str(error).split())}") from error
     except _Unsound as error:
         raise FeaturespaceError(f"{name}: {error}") from error
-    return Rules(content["requirements"], content["families"], content["trained"], claims)
+    sections = {key: content[key] for key in ("ledger", "requirements", "families", "trained", "rows", "tags")}
+    return Rules(**sections, claims=claims, settings=content.get("settings", []))
 
 
 class _Unsound(Exception):
@@ -159,9 +171,10 @@ def _require(holds: bool, problem: str) -> None:
 
 def _require_keys(where: str, section: Any, needed: set[str], allowed: set[str] | None = None) -> None:
     _require(isinstance(section, dict), f"{where}: should have keys")
-    missing, unknown = sorted(needed - set(section)), sorted(set(section) - (allowed or needed))
+    allowed = needed if allowed is None else allowed
+    missing, unknown = sorted(needed - set(section)), sorted(set(section) - allowed)
     _require(not missing, f"{where}: {', '.join(missing)} missing")
-    known = ", ".join(sorted(allowed or needed))
+    known = ", ".join(sorted(allowed))
     _require(not unknown, f"{where}: {', '.join(unknown)} unknown (there are: {known})")
 
 
@@ -171,8 +184,32 @@ def _require_known(where: str, values: Sequence[str], known: Sequence[str]) -> N
         _require(value in known, f"{where}: {value!r} unknown (there are: {', '.join(known)})")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _read(text: str) -> Any:
+    return yaml.load(text, _OneOfEachKey)
+
+
+def _levels(entries: Any) -> list[Any]:
+    """Put the levels of a file in the place of its name."""
+    _require(isinstance(entries, list), "trained: should be a list of levels, and of files with such lists")
+    levels: list[Any] = []
+    for entry in entries:
+        _require(
+            not isinstance(entry, str) or (RULES / entry).is_file(), f"trained: no file {entry!r} beside the rules"
+        )
+        levels += _read((RULES / entry).read_text(encoding="utf-8")) if isinstance(entry, str) else [entry]
+    return levels
+
+
+def _check_family(where: str, rule: Any) -> None:
+    _require_keys(where, rule, {"tasks"}, _FAMILY_KEYS)
+    _require_known(f"{where}.tasks", rule["tasks"], TASKS)
+    _require_known(f"{where}.kinds", rule.get("kinds", []), KINDS)
+    _require_known(f"{where}.among", [rule.get("among", "own")], ("own", "sweeps", "all"))
+    _check_where(f"{where}.where", rule.get("where", {}))
+
+
+def _check_where(where: str, conditions: Any) -> None:
+    _require_keys(where, conditions, set(), FACTS)
 
 
 def _check_level(where: str, rule: Any) -> None:
@@ -184,21 +221,22 @@ def _check_level(where: str, rule: Any) -> None:
         _require_known(f"{where}.dataset", [rule["dataset"]], tuple(TITLES))
     given, wanted = {"at_least", "at_most", "above"} & set(rule), _QUANTITIES[rule["quantity"]]
     _require(given == {wanted}, f"{where}: {rule['quantity']} takes a level `{wanted}`, and no other")
-    _require(_is_number(rule[wanted]), f"{where}.{wanted}: should be a number")
+    _require(is_number(rule[wanted]), f"{where}.{wanted}: should be a number")
 
 
-def _expand(entry: Any, families: Mapping[str, Any], requirements: Mapping[str, float]) -> list[Claim]:
+def _expand(entry: Any, content: Mapping[str, Any]) -> list[Claim]:
     """Make the claims of one entry: one, or one for every item of its `each`."""
     _require(isinstance(entry, dict) and "claim" in entry, "claims: an entry has no `claim`")
     where = f"claims.{entry['claim']}"
     fields = set(Claim.__dataclass_fields__)
     _require_keys(where, entry, {"claim", "row", "title", "statistic"}, fields | {"each"})
+    registry = LEDGERS[content["ledger"]].registry
     claims = []
     for item in entry.get("each", [{}]):
-        given = {key: value for key, value in entry.items() if key != "each"}
+        given = content.get("defaults", {}) | {key: value for key, value in entry.items() if key != "each"}
         given |= {key: value for key, value in item.items() if key in fields}
-        _require(given["statistic"] in STATISTICS, f"{where}: statistic {given['statistic']!r} is not one")
-        needed, known = arguments_of(given["statistic"])
+        _require(given["statistic"] in registry.statistics, f"{where}: statistic {given['statistic']!r} is not one")
+        needed, known = registry.arguments_of(given["statistic"])
         filling = {key: value for key, value in item.items() if key not in fields}
         arguments = dict(given.get("arguments", {})) | {k: v for k, v in filling.items() if k in known}
         words = {"published": given.get("published"), **given.get("arguments", {}), **filling}
@@ -214,25 +252,35 @@ def _expand(entry: Any, families: Mapping[str, Any], requirements: Mapping[str, 
         name = given["claim"].format(**words)
         _require_keys(f"claims.{name}.arguments", arguments, needed, known or {""})
         given |= {"arguments": arguments, "title": given["title"].format(**words)}
-        claims.append(_claim(name, given, families, requirements))
+        claims.append(_claim(name, given, content))
     return claims
 
 
-def _claim(
-    name: str, given: Mapping[str, Any], families: Mapping[str, Any], requirements: Mapping[str, float]
-) -> Claim:
+def _claim(name: str, given: Mapping[str, Any], content: Mapping[str, Any]) -> Claim:
     where = f"claims.{name}"
+    ledger, families, requirements = LEDGERS[content["ledger"]], content["families"], content["requirements"]
     for key in ("source", "published", "passes"):
         _require(key in given, f"{where}: {key} missing")
     _require(re.fullmatch(r"[a-z0-9_-]+", name) is not None, f"{where}: only a-z, 0-9, - and _ are allowed in a name")
-    _require(given["row"] in ROWS, f"{where}.row: {given['row']!r} is not one of {ROWS[0]} to {ROWS[-1]}")
-    _require(re.search(r"\[[PRIC]\]", given["source"]) is not None, f"{where}.source: no tag [P], [R], [I] or [C]")
+    rows, tags = list(content["rows"]), dict.fromkeys(_TAG.findall(given["source"]))
+    _require(given["row"] in rows, f"{where}.row: {given['row']!r} is not one of {', '.join(rows)}")
+    known_tags = ", ".join(f"[{tag}]" for tag in content["tags"])
+    _require(bool(tags), f"{where}.source: no tag (there are: {known_tags})")
+    for tag in tags:
+        _require(tag in content["tags"], f"{where}.source: tag [{tag}] unknown (there are: {known_tags})")
     _require_known(f"{where}.centrings", given.get("centrings", []), ("raw", "centred"))
     _require_known(f"{where}.only_for", given.get("only_for", []), tuple(TITLES))
-    _require_known(f"{where}.requires", [given.get("requires", "seeds")], ("seeds", "population", "nothing"))
+    _require_known(f"{where}.scope", [given.get("scope", "dataset")], ("dataset", "study"))
+    _require(
+        not (given.get("only_for") and given.get("scope") == "study"),
+        f"{where}.only_for: a claim about the whole study is about all its data sets",
+    )
+    _require_known(f"{where}.requires", [given.get("requires", "seeds")], ledger.requires)
     for key in ("trained", "closeness", "every_centring"):
         _require(isinstance(given.get(key, True), bool), f"{where}.{key}: should be true or false")
-    known = _NAMES | set(EXTRAS[given["statistic"]])
+    _require(is_number(given.get("min_seeds", 1)), f"{where}.min_seeds: should be a number")
+    _require(is_number(given.get("predicted", 1)), f"{where}.predicted: should be a number")
+    known = _NAMES | set(ledger.registry.extras[given["statistic"]])
     _require(bool(given["passes"]) and isinstance(given["passes"], list), f"{where}.passes: should be a list")
     for condition in given["passes"]:
         match = _CONDITION.fullmatch(str(condition))
@@ -276,39 +324,44 @@ def _as_number(word: str) -> float | None:
 
 
 def make_ledger(rules: Rules, tables: Mapping[str, pd.DataFrame], spec: Mapping[str, Any]) -> pd.DataFrame:
-    """Measure every claim and give its verdict: `claims.csv`.
+    """Measure every claim and give its verdict: one ledger's lines of `claims.csv`.
 
     Parameters
     ----------
     rules
         From `parse_rules`.
     tables
-        The study's tables: dynamics, pairs, runs, probes, spectra, subspaces, summary (of entries), entries,
-        similarity, sensitivity, population, correlations, indicators; a table may be empty.
+        The study's tables, by the names that the ledger has for them; a table may be empty, or missing.
     spec
-        `references`, `permutations`, `datasets` (each with name, kind, n_train, n_samples, classes) and `recipes` (each
-        with name, dataset, task, kind, model, epochs, n_seeds, population).
+        `datasets` (each with name, kind, n_train, n_samples, classes, and what else is known of it) and `recipes` (each
+        with name, dataset, task, kind, model, epochs, n_seeds, population, and likewise); `references` and
+        `permutations` for the P-vectors' ledger.
 
     Returns
     -------
     DataFrame
-        `COLUMNS`. A line a claim, data set and centring; a claim's lines on one data set share verdict and
-        convention. A claim that no data set of the study can answer has a single line, `not run`, with the reason as
-        evidence.
+        `COLUMNS`. A line a claim, data set and centring, or a claim if it is about the whole study; a claim's lines on
+        one data set share verdict and convention. A claim that no data set of the study can answer has a single line,
+        `not run`, with the reason as evidence.
     """
+    ledger = LEDGERS[rules.ledger]
+    tables = {name: tables.get(name, pd.DataFrame()) for name in ledger.tables}
     lines: list[dict[str, Any]] = []
-    scenes = [_scene(rules, tables, spec, dataset, lines) for dataset in spec["datasets"]]
+    scenes = {
+        "dataset": [_scene(rules, tables, spec, dataset, lines) for dataset in spec["datasets"]],
+        "study": [_scene(rules, tables, spec, None, lines)],
+    }
     for claim in rules.claims:
         own, reasons = [], []
-        for scene in scenes:
+        for scene in scenes[claim.scope]:
             if claim.only_for and scene.dataset["kind"] not in claim.only_for:
                 reasons.append(f"needs {' or '.join(TITLES[kind] for kind in claim.only_for)}")
                 continue
             try:
-                own += _lines_of(claim, scene, rules.requirements)
+                own += _lines_of(rules, claim, scene)
             except Absent as reason:
                 reasons.append(str(reason))
-        lines += own or [_line(claim, verdict=NOT_RUN, evidence="; ".join(dict.fromkeys(reasons)))]
+        lines += own or [_line(rules, claim, verdict=NOT_RUN, evidence="; ".join(dict.fromkeys(reasons)))]
     table = pd.DataFrame(lines, columns=COLUMNS)
     return table.astype({"n": "Int64", "passes": "object"})
 
@@ -352,40 +405,48 @@ def _scene(
     rules: Rules,
     tables: Mapping[str, pd.DataFrame],
     spec: Mapping[str, Any],
-    dataset: Mapping[str, Any],
+    dataset: Mapping[str, Any] | None,
     lines: list[dict[str, Any]],
 ) -> Scene:
-    own = {
-        name: table if table.empty else table[table["dataset"] == dataset["name"]].reset_index(drop=True)
-        for name, table in tables.items()
-    }
-    recipes = [r for r in spec["recipes"] if r["dataset"] == dataset["name"] and not r["population"]]
-    return Scene(
+    """Make the scene of one data set, or of the whole study."""
+    datasets = spec["datasets"]
+    recipes = [recipe for recipe in spec["recipes"] if dataset is None or recipe["dataset"] == dataset["name"]]
+    if dataset is None:
+        dataset = {"name": listed([other["name"] for other in datasets]), "kind": ""}
+    else:
+        tables = {
+            name: table if table.empty else table[table["dataset"] == dataset["name"]].reset_index(drop=True)
+            for name, table in tables.items()
+        }
+    return LEDGERS[rules.ledger].scene(
         dataset=dataset,
-        tables=own,
-        recipes=recipes,
-        references=spec["references"],
+        tables=tables,
+        recipes=[recipe for recipe in recipes if not recipe["population"]],
         families=rules.families,
         trained=rules.trained,
-        confidence=rules.requirements["confidence"],
-        correlation_p=rules.requirements["correlation_p"],
-        permutations=spec["permutations"],
-        kinds=[other["kind"] for other in spec["datasets"]],
+        requirements=rules.requirements,
+        sweeps=[recipe for recipe in recipes if recipe["population"]],
+        datasets=datasets,
+        settings=rules.settings,
         ledger=lines,
+        facts=spec,
     )
 
 
-def _lines_of(claim: Claim, scene: Scene, requirements: Mapping[str, float]) -> list[dict[str, Any]]:
+def _lines_of(rules: Rules, claim: Claim, scene: Scene) -> list[dict[str, Any]]:
     """Return a claim's lines on one data set, one a centring; raise `Absent` if there is nothing to measure."""
-    measure = STATISTICS[claim.statistic]
+    measure = LEDGERS[rules.ledger].registry.statistics[claim.statistic]
     found = {centring: measure(scene, centring, **claim.arguments) for centring in claim.centrings or ("",)}
-    lacking = _lacking(claim, scene, found, requirements)
+    lacking = _lacking(claim, scene, found)
     verdict, convention = (NOT_DETERMINED, "") if lacking else decide(claim, found)
+    setting = scene.setting(recipe for measurement in found.values() for recipe in measurement.recipes)
     return [
         _line(
+            rules,
             claim,
             dataset=scene.dataset["name"],
             centring=centring,
+            predicted=claim.predicted if np.isnan(measurement.predicted) else measurement.predicted,
             measured=measurement.measured,
             low=measurement.low,
             high=measurement.high,
@@ -395,27 +456,23 @@ def _lines_of(claim: Claim, scene: Scene, requirements: Mapping[str, float]) -> 
             convention=convention,
             verdict=verdict,
             evidence="; ".join([*lacking, measurement.evidence]),
-            setting=_setting(scene),
+            setting=setting,
         )
         for centring, measurement in found.items()
     ]
 
 
-def _lacking(
-    claim: Claim, scene: Scene, found: Mapping[str, Measurement], requirements: Mapping[str, float]
-) -> list[str]:
+def _lacking(claim: Claim, scene: Scene, found: Mapping[str, Measurement]) -> list[str]:
     """Return, in words, what there is too little of to decide a claim: seeds, settings, training, permutations."""
     lacking = []
     seeds = [measurement.seeds for measurement in found.values() if measurement.seeds is not None]
-    if claim.requires == "seeds" and seeds and min(seeds) < requirements["seeds"]:
-        lacking.append(f"too few seeds: {min(seeds)}, of {requirements['seeds']:g} wanted")
-    if claim.requires == "population":
-        lacking += _population_lacks(scene, requirements)
-    if any(m.permutes for m in found.values()) and scene.permutations < requirements["permutations"]:
-        lacking.append(f"too few permutations: {scene.permutations}, of {requirements['permutations']:g} wanted")
+    wanted = scene.requirements["seeds"] if claim.min_seeds is None else claim.min_seeds
+    if claim.requires == "seeds" and seeds and min(seeds) < wanted:
+        lacking.append(f"too few seeds: {min(seeds)}, of {wanted:g} wanted")
+    lacking += scene.lacks(claim.requires, found.values())
     if claim.trained:
         recipes = [recipe for measurement in found.values() for recipe in measurement.recipes]
-        lacking += [f"under-trained: {text}" for text in under_trained(scene, recipes)]
+        lacking += [f"under-trained: {text}" for text in scene.under_trained(recipes)]
     for centring, measurement in found.items():
         lacking += [f"{text}{f' ({centring})' if centring else ''}" for text in measurement.lacking]
         if np.isnan(measurement.measured):
@@ -423,40 +480,11 @@ def _lacking(
     return lacking
 
 
-def _population_lacks(scene: Scene, requirements: Mapping[str, float]) -> list[str]:
-    population = scene.tables["population"]
-    settings = population.dropna(subset=["angle_to_data_deg", "test_accuracy"]).drop_duplicates("recipe")
-    accuracy = settings["test_accuracy"]
-    spread = float(accuracy.max() - accuracy.min()) if len(settings) else 0.0
-    counts = [
-        ("settings", len(settings), requirements["settings"]),
-        ("architecture families", settings["kind"].nunique(), requirements["families"]),
-        ("seeds a setting", settings["n_seeds"].min() if len(settings) else 0, requirements["seeds"]),
-    ]
-    lacking = [f"too few {what}: {count}, of {wanted:g} wanted" for what, count, wanted in counts if count < wanted]
-    if spread < requirements["accuracy_spread"]:
-        lacking.append(f"accuracies spread over {spread:.3f} only, of {requirements['accuracy_spread']:g} wanted")
-    return lacking
-
-
-def _setting(scene: Scene) -> str:
-    """Say whose setting it is: the paper's data set, epochs and seeds, or ours."""
-    networks = [recipe for recipe in scene.recipes if recipe["epochs"]]
-    epochs, seeds = ({recipe[key] for recipe in networks} or {0} for key in ("epochs", "n_seeds"))
-    kind, n_train = scene.dataset["kind"], scene.dataset["n_train"]
-    if n_train >= PAPER_SAMPLES.get(kind, np.inf) and min(epochs) >= PAPER_EPOCHS and min(seeds) >= PAPER_SEEDS:
-        return "the paper's data set, epochs and seeds; the rest ours"
-    return f"ours: {kind}, {n_train:,} samples, {_span(epochs)} epochs, {_span(seeds)} seeds"
-
-
-def _span(values: set[int]) -> str:
-    return str(min(values)) if len(values) == 1 else f"{min(values)}-{max(values)}"
-
-
-def _line(claim: Claim, **values: Any) -> dict[str, Any]:
+def _line(rules: Rules, claim: Claim, **values: Any) -> dict[str, Any]:
     nothing = dict.fromkeys(("measured", "low", "high", "null"), float("nan"))
     return {
         "claim": claim.claim,
+        "ledger": rules.ledger,
         "row": claim.row,
         "title": claim.title,
         "source": claim.source,
@@ -464,6 +492,7 @@ def _line(claim: Claim, **values: Any) -> dict[str, Any]:
         "dataset": "",
         "centring": "",
         "published": claim.published,
+        "predicted": claim.predicted,
         "threshold": " and ".join(claim.passes),
         **nothing,
         "n": None,

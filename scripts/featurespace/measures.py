@@ -1,4 +1,4 @@
-"""How a layer holds its classes: compression, discrimination, NC1, numerical rank (arXiv 2311.02960).
+"""How a layer holds its classes: compression, discrimination, NC1, NC2, numerical rank (arXiv 2311.02960).
 
 With K classes, N samples z_i of class y_i, class means μ_k and the mean over all samples μ_G:
 
@@ -7,7 +7,13 @@ With K classes, N samples z_i of class y_i, class means μ_k and the mean over a
     C   = Tr Σ_W / Tr Σ_B                                  compression
     D   = 1 - max_{k≠k'} cos(μ_k, μ_k')                    discrimination, of the uncentred means, signed
     NC1 = Tr(Σ_W Σ_B⁺) / K
+    NC2, of m_k = μ_k - μ_G (Papyan, Han & Donoho 2020): two numbers, both 0 where the m_k span a regular simplex
+        equinorm: the standard deviation of the lengths |m_k| over their mean
+        equiangular: the mean over pairs k < k' of |cos(m_k, m_k') + 1/(K - 1)|
     numerical rank: the least r with σ_1 + … + σ_r >= 0.95 Σ σ_i, of the uncentred matrix
+
+A cosine that is exactly 0 counts in D like any other; the paper's public code leaves it out, which changes D where no
+cosine is greater.
 
 Class means and scatter are merged block by block (Chan, Golub & LeVeque 1983), in float64, of samples shifted by the
 first one of their class: neither a common offset nor collapse onto the class means loses digits.
@@ -30,13 +36,16 @@ class LayerMeasures:
     """The measures of one layer at one step; the fields are those of `layers.csv`.
 
     `compression` is infinite where classes have one mean but a scatter, NaN where they have neither. `discrimination`
-    is NaN with fewer than two classes of a non-zero mean, `nc1` where the class means coincide, `numerical_rank`
-    where the spectrum is too large to be computed whole. `reliable` says that C is finite and at least 1e-8.
+    is NaN with fewer than two classes of a non-zero mean; `nc1` and both `nc2` where the class means coincide, and
+    `nc2_equiangular` also where one of them is the overall mean; `numerical_rank` where the spectrum is too large to be
+    computed whole. `reliable` says that C is finite and at least 1e-8.
     """
 
     compression: float
     discrimination: float
     nc1: float
+    nc2_equinorm: float
+    nc2_equiangular: float
     numerical_rank: float
     frobenius_norm: float
     within_trace: float
@@ -45,8 +54,11 @@ class LayerMeasures:
 
 
 @dataclass(frozen=True)
-class _Classes:
-    """Class means, split so that nothing cancels: μ_k = pivots[0] + (pivots[k] - pivots[0]) + shifted_means[k]."""
+class Classes:
+    """The K classes, in the order of their labels, of N samples of d features; float64, on the features' device.
+
+    Class means are split so that nothing cancels: μ_k = pivots[0] + (pivots[k] - pivots[0]) + shifted_means[k].
+    """
 
     index: torch.Tensor  # (N,) the class of each sample, 0..K-1
     counts: torch.Tensor  # (K,) float64
@@ -54,14 +66,30 @@ class _Classes:
     shifted_means: torch.Tensor  # (K, d)
     within_squares: float  # Σ_i |z_i - μ_{y_i}|²
 
+    def _relative(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return μ_k - pivots[0], (K, d), and μ_G - pivots[0], (d,)."""
+        relative = (self.pivots - self.pivots[0]) + self.shifted_means
+        return relative, (self.counts / self.counts.sum()) @ relative
+
     def offsets(self) -> torch.Tensor:
         """Return μ_k - μ_G, (K, d)."""
-        relative = (self.pivots - self.pivots[0]) + self.shifted_means
-        return relative - (self.counts / self.counts.sum()) @ relative
+        relative, overall = self._relative()
+        return relative - overall
 
     def means(self) -> torch.Tensor:
         """Return μ_k, (K, d)."""
         return self.pivots + self.shifted_means
+
+    def nearest(self, rows: Rows) -> np.ndarray:
+        """Return, for each sample, the class of the nearest mean, (n_samples,) int64; the first of equally near ones.
+
+        |z - μ_k|² less what all k share: |m_k|² - 2 (z - μ_G)·m_k, with m_k = μ_k - μ_G.
+        """
+        relative, overall = self._relative()
+        offsets = relative - overall
+        nearness = offsets.square().sum(dim=1) / 2
+        chosen = [(nearness - ((block - self.pivots[0]) - overall) @ offsets.T).argmin(dim=1) for block in rows]
+        return torch.cat(chosen).cpu().numpy()
 
 
 def measure(rows: Rows, labels: np.ndarray, *, rank_energy: float = 0.95) -> LayerMeasures:
@@ -83,7 +111,7 @@ def measure(rows: Rows, labels: np.ndarray, *, rank_energy: float = 0.95) -> Lay
     """
     if len(labels) != rows.n_samples:
         raise ValueError(f"{len(labels)} labels for {rows.n_samples} samples")
-    classes = _class_scatter(rows, labels)
+    classes = class_scatter(rows, labels)
     n_classes = len(classes.counts)
     offsets = classes.offsets()
     within = classes.within_squares / rows.n_samples
@@ -95,11 +123,14 @@ def measure(rows: Rows, labels: np.ndarray, *, rank_energy: float = 0.95) -> Lay
     # What rounding leaves of class means that are equal: a sum over classes of squares of a few ulp.
     if between <= (8 * _EPS) ** 2 * frobenius_norm**2 / rows.n_samples:
         between = 0.0
+    equinorm, equiangular = _nc2(offsets) if between > 0.0 else (float("nan"), float("nan"))
     compression = within / between if between > 0.0 else float("inf" if within > 0.0 else "nan")
     return LayerMeasures(
         compression=compression,
         discrimination=_discrimination(classes.means()),
         nc1=_nc1(rows, classes, offsets) if between > 0.0 else float("nan"),
+        nc2_equinorm=equinorm,
+        nc2_equiangular=equiangular,
         numerical_rank=(
             numerical_rank(gram_singular_values(moments, "raw"), rank_energy) if small_enough else float("nan")
         ),
@@ -119,7 +150,19 @@ def numerical_rank(singular_values: np.ndarray, energy: float = 0.95) -> int:
     return int(np.argmax(reached)) + 1
 
 
-def _class_scatter(rows: Rows, labels: np.ndarray) -> _Classes:
+def class_scatter(rows: Rows, labels: np.ndarray) -> Classes:
+    """Find the class means and the scatter about them of features (n_samples, n_features), gone through twice.
+
+    Parameters
+    ----------
+    labels
+        (n_samples,), integers, any values.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a feature is not finite.
+    """
     values, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     n_classes, device = len(values), rows.device
     index = torch.as_tensor(inverse.astype(np.int64), device=device)
@@ -148,7 +191,7 @@ def _class_scatter(rows: Rows, labels: np.ndarray) -> _Classes:
         squares += (shifted - block_means[members]).square().sum() + weight @ delta.square().sum(dim=1)
         means += delta * (block_counts / merged.clamp(min=1.0))[:, None]
         counts = merged
-    return _Classes(index, counts, pivots, means, float(squares))
+    return Classes(index, counts, pivots, means, float(squares))
 
 
 def _discrimination(means: torch.Tensor) -> float:
@@ -164,7 +207,17 @@ def _discrimination(means: torch.Tensor) -> float:
     return float(torch.stack(nearest).min()) / 2
 
 
-def _nc1(rows: Rows, classes: _Classes, offsets: torch.Tensor) -> float:
+def _nc2(offsets: torch.Tensor) -> tuple[float, float]:
+    """Return how far the offsets (K, d) of the class means are from equal lengths and from equal, widest angles."""
+    n_classes = len(offsets)
+    lengths = torch.linalg.vector_norm(offsets, dim=1)
+    units = offsets / lengths[:, None]
+    cosines = (units @ units.T)[tuple(torch.triu_indices(n_classes, n_classes, offset=1))]
+    equiangular = (cosines + 1 / (n_classes - 1)).abs().mean()
+    return float(lengths.std(correction=0) / lengths.mean()), float(equiangular)
+
+
+def _nc1(rows: Rows, classes: Classes, offsets: torch.Tensor) -> float:
     """Compute Tr(Σ_W Σ_B⁺)/K in the span of the class means, where alone Σ_B⁺ is not zero.
 
     With μ_k - μ_G = Σ_j a_kj s_j q_j (a singular value decomposition), Σ_B⁺ = K Σ_j q_j q_jᵀ / s_j², so only the

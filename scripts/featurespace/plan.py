@@ -240,6 +240,13 @@ class Plan:
             "threads": section.threads,
         }
 
+    def _optimiser(self, recipe: str) -> dict[str, Any] | None:
+        """Return the optimiser's section, which may be left to its defaults; nothing where nothing is trained."""
+        section = self.recipe(recipe)
+        if section.schedule is None:
+            return None
+        return section.optimiser.model_dump() if section.optimiser else DEFAULT_OPTIMISER
+
     def _contrast(self, recipe: str) -> dict[str, Any] | None:
         """Return the contrastive tasks' section, which may be left to its defaults; nothing for the others."""
         section = self.recipe(recipe)
@@ -250,7 +257,6 @@ class Plan:
     def train_run(self, recipe: str, block: int) -> dict[str, Any]:
         """Everything that decides a run's weights, apart from its data."""
         section = self.recipe(recipe)
-        trained = section.schedule is not None
         return normalised(
             self._run(recipe, block)
             | {
@@ -261,9 +267,7 @@ class Plan:
                 "noise": section.noise,
                 "augmentation": section.augmentation.model_dump() if section.augmentation else None,
                 "contrast": self._contrast(recipe),
-                "optimiser": (section.optimiser.model_dump() if section.optimiser else DEFAULT_OPTIMISER)
-                if trained
-                else None,
+                "optimiser": self._optimiser(recipe),
                 "schedule": section.schedule.model_dump() if section.schedule else None,
             }
         )
@@ -372,6 +376,8 @@ class Plan:
             "blocks": len(self.blocks(recipe)),
             "population": self.population(recipe),
             "epochs": section.schedule.epochs if section.schedule else 0,
+            "optimiser": self._optimiser(recipe),
+            "schedule": section.schedule.model_dump() if section.schedule else None,
             "n_seeds": len(self.seeds(recipe)),
         }
         return {key: facts[key] for key in keys}
@@ -421,7 +427,7 @@ class Plan:
         """What the ledger needs to know of the study to choose and judge the claims' numbers."""
         keys = ["name", "dataset", "task", "kind", "model", "epochs", "n_seeds", "population"]
         if "layerwise" in self.study.ledgers:
-            keys += ["init", "output_scale", "head", "loss", "layers", "feature_layer"]
+            keys += ["init", "output_scale", "head", "loss", "layers", "feature_layer", "optimiser", "schedule"]
         return normalised(
             self._about(self.recipes, *keys)
             | {
@@ -455,6 +461,7 @@ class Plan:
         """What a figure needs to know: the recipes in the study's order, which decides their colours."""
         if figure in LAYER_FIGURES:
             keys = ["name", "dataset", "task", "kind", "loss", "model", "init", "output_scale", "head", "epochs"]
+            keys += ["optimiser", "schedule"]
             return normalised(
                 self._about(self.recipes, *keys, "population", "n_seeds")
                 | {"datasets": [self._dataset_facts(name) for name in self.used_datasets]}

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from featurespace.errors import FeaturespaceError
 from featurespace.figures.series import CONTROLS, datasets_of
+from featurespace.rules import headings_of
 from featurespace.tables import is_false
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
@@ -480,28 +481,13 @@ def _populations(runs: pd.DataFrame) -> list[dict[str, str]]:
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 VERDICTS = ("reproduced", "explained by the mean", "not reproduced", "not determined", "not run")
-ROWS = {
-    "Q": "To settle first: does one convention, raw or centred, give both the start and the end that are published?",
-    "P0": "What is measured is what is meant",
-    "P1": "Samples and sizes",
-    "P2": "Training",
-    "P3": "Trained networks against each other",
-    "P4": "Over training, against trained networks",
-    "P5": "The first iterations",
-    "P6": "The angle to the data, and accuracy",
-    "P7": "The angle to the data as an indicator of accuracy",
-    "P8": "Spectra",
-    "P9": "Entries of the P-vectors",
-    "P10": "Beyond the first vector",
-    "C1": "Control: the mean",
-    "C2": "Control: permutations of the samples",
-    "C3": "Control: untrained networks, and noise",
-    "C4": "Control: shuffled labels",
-    "C5": "Control: samples that do not match",
-    "C6": "Control: what established measures say",
-    "C7": "Control: choices that should not matter",
-    "C8": "The ledger itself",
+FAILED = ("not reproduced", "explained by the mean")
+NAMED = 8  # failed claims that are named at the top
+# Of the P-vectors' claims those that are to be read first.
+FIRST = {
+    "Q": "To settle first: does one convention, raw or centred, give both the start and the end that are published?"
 }
+OPEN_ROWS = ("Q", "P3", "P4", "T1", "T3", "T7")  # shown without a click
 
 
 def number(value: Any) -> str:
@@ -527,24 +513,87 @@ def _line(line: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def ledger(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    """Prepare the ledger: its rows in their order, with the claims of each.
+def ledgers(claims: pd.DataFrame) -> list[dict[str, Any]]:
+    """Prepare the ledgers of a study, in the order of the table.
 
     Parameters
     ----------
     claims
-        `claims.csv`: a line a claim, data set and centring.
+        `claims.csv`: a line a claim, data set and centring, of one ledger or several.
 
     Returns
     -------
     list of dict
-        row, title, counts (by verdict, those that occur) and claims: dataset, title, source, published, threshold,
-        verdict, convention, setting, evidence, and `raw`, `centred` or `other` (measured, interval, null, passes).
+        name, title, tags (what those of sources mean), centred (whether any claim is about raw or centred vectors),
+        predicted (whether theory gives any number), sentences (see `verdict_sentences`) and groups (see
+        `ledger_rows`).
+    """
+    found = []
+    for name, lines in claims.groupby("ledger", sort=False):
+        headings = headings_of(str(name))
+        found.append(
+            {
+                "name": name,
+                "title": headings.title,
+                "tags": headings.tags,
+                "centred": bool(lines["centring"].isin(CENTRINGS).any()),
+                "predicted": bool(lines["predicted"].notna().any()),
+                "sentences": verdict_sentences(lines),
+                "groups": ledger_rows(lines, FIRST | dict(headings.rows)),
+            }
+        )
+    return found
+
+
+def verdict_sentences(claims: pd.DataFrame) -> list[str]:
+    """Say how many claims of a ledger got which verdict, and name those that failed first.
+
+    A claim counts once for each data set that it was tested on.
+    """
+    lines = claims.drop_duplicates(["claim", "dataset"])
+    tested = lines[lines["verdict"] != "not run"]
+    if tested.empty:
+        return [f"None of its {len(lines)} claims could be tested on what this study has."]
+    sentences = []
+    several = tested["dataset"].nunique() > 1
+    for verdict in FAILED:
+        failed = tested[tested["verdict"] == verdict]
+        if len(failed):
+            named = [
+                f"{line['title']} ({line['claim']}{', ' + line['dataset'] if several else ''})"
+                for _, line in failed.head(NAMED).iterrows()
+            ]
+            more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+            sentences.append(f"{verdict.capitalize()}: {'; '.join(named)}{more}.")
+    counts = {verdict: int((tested["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+    return [
+        *sentences,
+        f"Of {len(tested)} tests of claims: {listed}. {len(lines) - len(tested)} more could not be run.",
+    ]
+
+
+def ledger_rows(claims: pd.DataFrame, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Prepare one ledger: its rows in their order, with the claims of each.
+
+    Parameters
+    ----------
+    claims
+        The lines of one ledger.
+    titles
+        What its rows are about, in their order.
+
+    Returns
+    -------
+    list of dict
+        row, title, counts (by verdict, those that occur) and claims: dataset, title, source, published, predicted,
+        threshold, verdict, convention, setting, evidence, and `raw`, `centred` or `other` (measured, interval, null,
+        passes).
     """
     groups = []
     claims = claims.assign(row=claims["row"].mask(claims["claim"].str.startswith("question-"), "Q"))
-    order = [row for row in ROWS if row in set(claims["row"])]
-    for row in [*order, *(row for row in dict.fromkeys(claims["row"]) if row not in ROWS)]:
+    order = [row for row in titles if row in set(claims["row"])]
+    for row in [*order, *(row for row in dict.fromkeys(claims["row"]) if row not in titles)]:
         entries = []
         for _, lines in claims[claims["row"] == row].groupby(["claim", "dataset"], sort=False, dropna=False):
             first = lines.iloc[0]
@@ -555,6 +604,7 @@ def ledger(claims: pd.DataFrame) -> list[dict[str, Any]]:
                     *("verdict", "convention", "setting"),
                 )
             }
+            entry["predicted"] = number(first["predicted"])
             for _, line in lines.iterrows():
                 centring = line["centring"] if line["centring"] in CENTRINGS else "other"
                 entry[centring] = _line(line)
@@ -565,7 +615,7 @@ def ledger(claims: pd.DataFrame) -> list[dict[str, Any]]:
         groups.append(
             {
                 "row": row,
-                "title": ROWS.get(row, ""),
+                "title": titles.get(row, ""),
                 "counts": {verdict: n for verdict, n in counts.items() if n},
                 "claims": entries,
             }
@@ -637,8 +687,9 @@ def write_html(
         several_seeds=_several_seeds(runs),
         n_runs=len(runs),
         n_recipes=runs["recipe"].nunique(),
-        ledger=[] if claims is None else ledger(claims),
+        ledgers=[] if claims is None else ledgers(claims),
         verdicts=VERDICTS,
+        open_rows=OPEN_ROWS,
         claims_csv=f"{results}/tables/claims.csv",
         study_yaml=study_yaml,
         timings=times,

@@ -33,6 +33,8 @@ NAMES = (
     "indicator",
     "best_other",
     "target",
+    "quantity",
+    "ledger",
     "claim",
     "row",
     "title",

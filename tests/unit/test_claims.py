@@ -12,11 +12,13 @@ import pytest
 from scipy import stats
 
 from featurespace import claims
-from featurespace.claim_statistics import EXTRAS, STATISTICS, Absent, Measurement, Scene
-from featurespace.claims import ROWS, Claim, Rules, decide, make_ledger, parse_rules
+from featurespace.claim_statistics import REGISTRY, Scene
+from featurespace.claims import Claim, Rules, decide, make_ledger, parse_rules
 from featurespace.errors import FeaturespaceError
+from featurespace.evidence import Absent, Measurement
 from featurespace.tables import read_table
 
+STATISTICS = REGISTRY.statistics
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 LEDGER = claims.RULES / "p-vectors.yaml"
 N_SAMPLES, CLASSES = 400, 10
@@ -335,11 +337,13 @@ def line(ledger: pd.DataFrame, claim: str, centring: str = "") -> pd.Series:
 
 
 def test_every_row_of_the_specification_has_rules(rules):
-    assert {claim.row for claim in rules.claims} == set(ROWS)
+    rows = [*(f"P{i}" for i in range(11)), *(f"C{i}" for i in range(1, 9))]
+    assert list(rules.rows) == rows
+    assert {claim.row for claim in rules.claims} == set(rows)
 
 
 def test_every_statistic_serves_a_rule(rules):
-    assert {claim.statistic for claim in rules.claims} == set(STATISTICS) == set(EXTRAS)
+    assert {claim.statistic for claim in rules.claims} == set(STATISTICS) == set(REGISTRY.extras)
 
 
 def test_every_family_serves_a_rule(rules):
@@ -387,6 +391,10 @@ def test_claims_of_closeness_say_so(rules):
 
 
 MINIMAL = """
+ledger: p-vectors
+title: A paper
+rows: {P3: pairs, C8: controls}
+tags: {C: our choice}
 requirements: {seeds: 5, confidence: 0.95, permutations: 199, correlation_p: 0.001, settings: 30, families: 3,
   accuracy_spread: 0.1, family_error: 0.05}
 families:
@@ -422,7 +430,7 @@ def test_the_smallest_table_is_read():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("row: P3", "row: P11", "row: 'P11' is not one of P0 to C8"),
+        ("row: P3", "row: P11", "row: 'P11' is not one of P3, C8"),
         ("row: P3", "rwo: P3", "row missing"),
         ("row: P3", "row: P3\n    weight: 2", "weight unknown"),
         ("statistic: pair_angle", "statistic: pair_angel", "statistic 'pair_angel' is not one"),
@@ -435,6 +443,17 @@ def test_the_smallest_table_is_read():
         ("[high <= 20]", "[high <= loo_low]", "'loo_low' unknown"),
         ("[high <= 20]", "[]", "passes: should be a list"),
         ('source: "[C]"', "source: someone", "no tag"),
+        ('source: "[C]"', 'source: "[C], [M]"', "tag [M] unknown (there are: [C])"),
+        ("ledger: p-vectors", "ledger: q-vectors", "ledger: 'q-vectors' unknown"),
+        ("published: null", "min_seeds: few\n    published: null", "min_seeds: should be a number"),
+        ("published: null", "predicted: many\n    published: null", "predicted: should be a number"),
+        ("published: null", "scope: paper\n    published: null", "'paper' unknown"),
+        ("published: null", "scope: study\n    only_for: [mnist]\n    published: null", "only_for: a claim about"),
+        ("kinds: [mlp]}", "kinds: [mlp], among: some}", "families.mlp.among: 'some' unknown"),
+        ("kinds: [mlp]}", "kinds: [mlp], where: {model.dpeth: 6}}", "families.mlp.where: model.dpeth unknown"),
+        ("trained:\n", "settings: [{name: x, where: {epoch: 1}}]\ntrained:\n", "settings.0.where: epoch unknown"),
+        ("trained:\n", "defaults: {centring: []}\ntrained:\n", "defaults: centring unknown"),
+        ("trained:\n", "trained:\n  - untrained.yaml\n", "trained: no file 'untrained.yaml'"),
         ("published: null", "requires: luck\n    published: null", "'luck' unknown"),
         ("published: null", "only_for: [cifar]\n    published: null", "'cifar' unknown"),
         ("seeds: 5, ", "", "requirements: seeds missing"),
@@ -744,7 +763,15 @@ def scene_of(rules: Rules, **tables: pd.DataFrame) -> Scene:
     ]
     dataset = {"name": "d", "kind": "digits", "n_train": 2000, "n_samples": N_SAMPLES, "classes": CLASSES}
     empty = {name: pd.DataFrame() for name in claim_tables()}
-    return Scene(dataset, {**empty, **tables}, recipes, ["wrn"], rules.families, rules.trained, 0.95, 0.001, 1999)
+    return Scene(
+        dataset=dataset,
+        tables={**empty, **tables},
+        recipes=recipes,
+        families=rules.families,
+        trained=rules.trained,
+        requirements=rules.requirements,
+        facts={"references": ["wrn"], "permutations": 1999},
+    )
 
 
 def curves_with(reference_effect: np.ndarray, own_effect: np.ndarray) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Compression, discrimination, NC1 and rank against explicit loops, and where there is nothing to measure."""
+"""Compression, discrimination, NC1, NC2 and rank against explicit loops, and where there is nothing to measure."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import reference
 
 from featurespace.errors import FeaturespaceError
-from featurespace.measures import measure, numerical_rank
+from featurespace.measures import class_scatter, measure, numerical_rank
 from featurespace.spectra import Rows
 
 
@@ -40,6 +40,7 @@ def test_measures_match_the_definitions(spread, distance, offset, block_rows):
         exact = features.astype(np.float64) - np.float32(offset)
         assert found.compression == pytest.approx(reference.compression(exact, labels), rel=1e-10)
         assert found.nc1 == pytest.approx(reference.nc1(exact, labels), rel=1e-9)
+        assert (found.nc2_equinorm, found.nc2_equiangular) == pytest.approx(reference.nc2(exact, labels), rel=1e-10)
         within, between = reference.scatter(exact, labels)
         assert found.within_trace == pytest.approx(np.trace(within), rel=1e-10)
         assert found.between_trace == pytest.approx(np.trace(between), rel=1e-10)
@@ -59,6 +60,7 @@ def test_more_features_than_samples():
     found = measure(Rows.of(features, block_rows=9), labels)
     assert found.compression == pytest.approx(reference.compression(features, labels), rel=1e-11)
     assert found.nc1 == pytest.approx(reference.nc1(features, labels), rel=1e-8)
+    assert (found.nc2_equinorm, found.nc2_equiangular) == pytest.approx(reference.nc2(features, labels), rel=1e-11)
     assert found.numerical_rank == reference.numerical_rank(features)
 
 
@@ -85,7 +87,7 @@ def test_measures_do_not_see_rotation_scale_and_order():
     order = generator.permutation(len(labels))
     base = measure(Rows.of(features), labels)
     other = measure(Rows.of(3.0 * features[order].astype(np.float64) @ rotation), labels[order])
-    for name in ("compression", "discrimination", "nc1", "numerical_rank"):
+    for name in ("compression", "discrimination", "nc1", "nc2_equinorm", "nc2_equiangular", "numerical_rank"):
         assert getattr(other, name) == pytest.approx(getattr(base, name), rel=1e-10)
     assert other.frobenius_norm == pytest.approx(3 * base.frobenius_norm)
 
@@ -94,6 +96,113 @@ def test_discrimination_is_signed():
     means = np.array([[1.0, 0.0], [-0.8, 0.6]])
     found = measure(Rows.of(np.repeat(means, 3, axis=0)), np.repeat([0, 1], 3))
     assert found.discrimination == pytest.approx(1.8)
+
+
+def test_a_cosine_of_zero_counts():
+    """Ours; the public code leaves cosines of exactly 0 out, and would give 1.6 here."""
+    means = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, -0.6, 0.8]])
+    found = measure(Rows.of(np.repeat(means, 3, axis=0)), np.repeat([0, 1, 2], 3))
+    assert found.discrimination == pytest.approx(1.0, abs=1e-15)
+
+
+def published_compression(features: np.ndarray, labels: np.ndarray, aliased: bool) -> float:
+    """Return C as the public code is described to compute it (layerwise.md, section 4, defect 1), class by class.
+
+    If `aliased`, the sum over a class is begun in the memory of its first feature, which so becomes the class mean.
+    """
+    z = features.astype(np.float64)
+    stored = {k: list(z[labels == k].copy()) for k in np.unique(labels)}
+    means = {}
+    for k, rows in stored.items():
+        total = rows[0] if aliased else rows[0].copy()
+        for row in rows[1:]:
+            total += row
+        total /= len(rows)
+        means[k] = total
+    overall = sum(means.values()) / len(means)
+    d = z.shape[1]
+    within, between = np.zeros((d, d)), np.zeros((d, d))
+    for k, rows in stored.items():
+        between += np.outer(means[k] - overall, means[k] - overall) / len(means)
+        for row in rows:
+            within += np.outer(row - means[k], row - means[k]) / len(z)
+    return float(np.trace(within) / np.trace(between))
+
+
+@pytest.mark.parametrize("n", [2, 10, 25])
+def test_the_public_code_is_ours_times_a_factor_once_its_first_feature_is_the_mean(n):
+    # Orthonormal rows are all as far from their class mean, so that the factor is exact.
+    labels = np.repeat([0, 1, 2], n)
+    features = np.linalg.qr(np.random.default_rng(0).normal(size=(100, 3 * n)))[0].T
+    found = measure(Rows.of(features, block_rows=7), labels).compression
+    assert found == pytest.approx(3 * (n - 1) / 2, rel=1e-10)
+    assert published_compression(features, labels, aliased=False) == pytest.approx(found, rel=1e-10)
+    assert published_compression(features, labels, aliased=True) == pytest.approx((n - 1) / n * found, rel=1e-10)
+
+
+def test_the_public_code_s_factor_on_data_as_it_comes():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 10)
+    ratios = []
+    for _ in range(300):
+        features = generator.normal(size=(3, 50))[labels] + generator.normal(size=(30, 50))
+        found = measure(Rows.of(features), labels).compression
+        assert published_compression(features, labels, aliased=False) == pytest.approx(found, rel=1e-10)
+        ratios.append(published_compression(features, labels, aliased=True) / found)
+    # (n - 1) / n on average, within five standard errors
+    assert np.mean(ratios) == pytest.approx(0.9, abs=5 * np.std(ratios) / 300**0.5)
+
+
+def simplex(n_classes: int, d: int) -> np.ndarray:
+    """Make class means of equal length and equal, widest angles, about a mean that is not zero."""
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(d, d)))[0]
+    return 5.0 + (np.eye(n_classes) - 1 / n_classes) @ rotation[:n_classes]
+
+
+def test_nc2_is_zero_of_a_simplex_and_only_there():
+    labels = np.repeat(np.arange(5), 4)
+    means = simplex(5, 9)
+    found = measure(Rows.of(means[labels]), labels)
+    assert (found.nc2_equinorm, found.nc2_equiangular) == pytest.approx((0, 0), abs=1e-14)
+    line = np.array([[-1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [-0.5, -0.5]])
+    found = measure(Rows.of(np.repeat(line, 3, axis=0)), np.repeat(np.arange(4), 3))
+    lengths = np.array([1, 1, 0.5**0.5, 0.5**0.5])
+    assert found.nc2_equinorm == pytest.approx(lengths.std() / lengths.mean(), rel=1e-14)
+    cosines = np.array([-1, 0.5**0.5, -(0.5**0.5), -(0.5**0.5), 0.5**0.5, -1])
+    assert found.nc2_equiangular == pytest.approx(np.abs(cosines + 1 / 3).mean(), rel=1e-14)
+
+
+def test_two_classes_always_have_the_widest_angle():
+    features, labels = clusters(0.5, 1.0, classes=2)
+    assert measure(Rows.of(features), labels).nc2_equiangular == pytest.approx(0, abs=1e-12)
+
+
+def test_a_class_whose_mean_is_the_overall_one_has_no_angle():
+    features = np.repeat([[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], 4, axis=0)
+    found = measure(Rows.of(features), np.repeat([0, 1, 2], 4))
+    assert found.nc2_equinorm == pytest.approx(0.5**0.5)
+    assert np.isnan(found.nc2_equiangular)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("block_rows", [13, 1000])
+def test_the_nearest_class_mean(offset, block_rows):
+    features, labels = clusters(1.0, 0.5, offset)
+    rows = Rows.of(features, block_rows=block_rows)
+    nearest = np.unique(labels)[class_scatter(rows, labels).nearest(rows)]
+    expected = reference.nearest_class_mean(features.astype(np.float64) - np.float32(offset), labels)
+    np.testing.assert_array_equal(nearest, expected)
+    assert 0.2 < np.mean(nearest == labels) < 0.95
+
+
+def test_of_equally_near_means_the_first_is_taken():
+    labels = np.array([4, 4, 2, 2, 9, 9])
+    rows = Rows.of(np.array([[1.0], [1.0], [-3.0], [1.0], [4.0], [-4.0]]))  # means -1, 1 and 0
+    assert class_scatter(rows, labels).nearest(rows).tolist() == [1, 1, 0, 1, 1, 0]
+    halves = Rows.of(np.array([[1.0], [1.0], [-1.0], [-1.0], [0.5], [-0.5]]))  # 0.5 lies between 1 and 0
+    assert class_scatter(halves, labels).nearest(halves).tolist() == [1, 1, 0, 0, 1, 0]
+    dead = Rows.of(np.full((6, 2), 0.1))
+    assert class_scatter(dead, labels).nearest(dead).tolist() == [0] * 6
 
 
 def test_full_collapse_is_flagged():
@@ -111,7 +220,7 @@ def test_one_class():
     assert found.compression == float("inf")
     assert found.between_trace == 0
     assert np.isnan(found.discrimination)
-    assert np.isnan(found.nc1)
+    assert np.isnan([found.nc1, found.nc2_equinorm, found.nc2_equiangular]).all()
     assert not found.reliable
 
 
@@ -119,7 +228,7 @@ def test_one_class():
 def test_dead_and_constant_layers(value):
     found = measure(Rows.of(np.full((30, 4), value, dtype=np.float32)), np.arange(30) % 3)
     assert np.isnan(found.compression)
-    assert np.isnan(found.nc1)
+    assert np.isnan([found.nc1, found.nc2_equinorm, found.nc2_equiangular]).all()
     assert found.within_trace == found.between_trace == 0
     assert found.numerical_rank == (1 if value else 0)
     assert found.discrimination == 0 if value else np.isnan(found.discrimination)
@@ -137,6 +246,7 @@ def test_equal_means_leave_no_rounding_behind():
     features = np.concatenate([rows, rows[::-1]])
     found = measure(Rows.of(features, block_rows=7), np.repeat([0, 1], 30))
     assert found.compression == float("inf")
+    assert np.isnan([found.nc2_equinorm, found.nc2_equiangular]).all()
 
 
 def test_numerical_rank_counts_what_reaches_the_share():
@@ -158,5 +268,14 @@ def test_gpu_agrees_with_cpu():
     features, labels = clusters(1e-2, 1e-2, 1e3)
     cpu = measure(Rows.of(features, block_rows=100), labels)
     gpu = measure(Rows.of(features, block_rows=100, device="cuda"), labels)
-    for name in ("compression", "discrimination", "nc1", "numerical_rank", "frobenius_norm"):
+    names = (
+        "compression",
+        "discrimination",
+        "nc1",
+        "nc2_equinorm",
+        "nc2_equiangular",
+        "numerical_rank",
+        "frobenius_norm",
+    )
+    for name in names:
         assert getattr(gpu, name) == pytest.approx(getattr(cpu, name), rel=1e-9)

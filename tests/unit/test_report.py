@@ -17,10 +17,12 @@ from featurespace.report import (
     answers,
     caption_html,
     image_uri,
-    ledger,
+    ledger_rows,
+    ledgers,
     number,
     run_rows,
     timings,
+    verdict_sentences,
     versions,
     with_probes,
     write_html,
@@ -319,6 +321,7 @@ def claims_table(**changes: object) -> pd.DataFrame:
     """Two claims, one about both centrings and one about neither."""
     line = {
         "claim": "p3-pair",
+        "ledger": "p-vectors",
         "row": "P3",
         "title": "Trained networks are close",
         "source": "[P] <near> 1.0",
@@ -326,6 +329,7 @@ def claims_table(**changes: object) -> pd.DataFrame:
         "dataset": "digits",
         "centring": "raw",
         "published": "10",
+        "predicted": np.nan,
         "threshold": "high <= 20",
         "measured": 12.345,
         "low": 11.0,
@@ -349,7 +353,7 @@ def claims_table(**changes: object) -> pd.DataFrame:
 
 
 def test_the_ledger_has_a_line_a_claim_with_both_centrings_side_by_side() -> None:
-    first, second = ledger(claims_table())
+    first, second = ledger_rows(claims_table(), {"P1": "Sizes", "P3": "Pairs"})
     assert (first["row"], first["counts"]) == ("P1", {"not run": 1})
     assert (second["row"], second["counts"]) == ("P3", {"explained by the mean": 1})
     (claim,) = second["claims"]
@@ -357,6 +361,63 @@ def test_the_ledger_has_a_line_a_claim_with_both_centrings_side_by_side() -> Non
     assert claim["centred"] == {"measured": "61.5", "interval": "60 to 63", "null": "88.8", "passes": "no"}
     assert "other" not in claim
     assert first["claims"][0]["other"] == {"measured": "–", "interval": "", "null": "", "passes": ""}
+
+
+def layerwise_line(claim: str, verdict: str, **changes: object) -> dict[str, object]:
+    """A line of the other ledger, which knows no centrings and has predictions."""
+    line = claims_table().iloc[2].to_dict() | {"ledger": "layerwise", "row": "T3", "centring": "", "dataset": "rows"}
+    line |= {"claim": claim, "verdict": verdict, "title": f"The title of {claim}", "measured": 0.05, "passes": True}
+    return line | {"predicted": 0.0613, "setting": "ours: rows"} | changes
+
+
+def test_each_ledger_has_its_own_rows_tags_and_columns() -> None:
+    both = pd.concat([claims_table(), pd.DataFrame([layerwise_line("t3-law", "reproduced")])], ignore_index=True)
+    ours, theirs = ledgers(both)
+    assert (ours["name"], ours["centred"], ours["predicted"]) == ("p-vectors", True, False)
+    assert [group["row"] for group in ours["groups"]] == ["P1", "P3"]
+    assert ours["tags"]["C"] == "our choice"
+    assert (theirs["name"], theirs["centred"], theirs["predicted"]) == ("layerwise", False, True)
+    (group,) = theirs["groups"]
+    assert (group["row"], group["title"]) == ("T3", "The law of compression over settings")
+    assert (group["claims"][0]["predicted"], group["claims"][0]["other"]["measured"]) == ("0.0613", "0.05")
+    assert theirs["tags"]["C"] == "the paper's public code"
+
+
+def test_questions_to_settle_come_first() -> None:
+    table = claims_table(claim="question-start")
+    (ledger,) = ledgers(table)
+    assert [group["row"] for group in ledger["groups"]] == ["Q", "P1", "P3"]
+
+
+def test_what_failed_is_named_before_the_counts() -> None:
+    lines = [layerwise_line(f"t{i}", "not reproduced") for i in range(10)]
+    lines += [layerwise_line("fine", "reproduced"), layerwise_line("unclear", "not determined")]
+    lines += [layerwise_line("absent", "not run", dataset="")]
+    failed, counts = verdict_sentences(pd.DataFrame(lines))
+    assert failed.startswith("Not reproduced: The title of t0 (t0); The title of t1 (t1);")
+    assert failed.endswith("The title of t7 (t7); and 2 more.")
+    assert counts == (
+        "Of 12 tests of claims: 1 reproduced, 10 not reproduced, 1 not determined. 1 more could not be run."
+    )
+    (nothing,) = verdict_sentences(pd.DataFrame([layerwise_line("absent", "not run", dataset="")]))
+    assert nothing == "None of its 1 claims could be tested on what this study has."
+
+
+def test_the_page_has_a_heading_for_each_of_two_ledgers(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    other = pd.DataFrame([layerwise_line("t3-law", "not reproduced", passes=False)])
+    page = html_of(made, tables, pd.concat([claims_table(), other], ignore_index=True))
+    assert page.index("<h3>The P-vectors paper</h3>") < page.index("<h3>The layerwise compression")
+    assert page.count("<th>Predicted</th>") == 1
+    assert "Each claim of the papers" in page
+    assert page.index("Not reproduced: The title of t3-law (t3-law).") < page.index('id="claims"')
+    whole = _Page()
+    whole.feed(page)
+    assert whole.open == []
+    assert len(set(whole.ids)) == len(whole.ids)
+    alone = html_of(made, tables, claims_table())
+    assert "<th>Predicted</th>" not in alone
+    assert "<h3>The P-vectors paper</h3>" not in alone
+    assert "[P] publisher or abstract, [R] public reviews, [I] inferred, [C] our choice." in alone
 
 
 @pytest.mark.parametrize(

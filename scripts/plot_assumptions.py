@@ -1,0 +1,12 @@
+"""Draw what the theory assumes against depth and width."""
+
+from featurespace.figures import assumptions
+from featurespace.script import script_edge
+from featurespace.style import save_figure
+from featurespace.tables import read_tables
+
+if __name__ == "__main__":
+    with script_edge(snakemake) as job:
+        frame = assumptions.tidy(read_tables(job.input.tables), job.params)
+        figure = assumptions.draw(frame, job.params)
+        save_figure(figure, frame, svg=job.output.svg, png=job.output.png, csv=job.output.csv)
