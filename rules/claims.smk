@@ -47,7 +47,9 @@ rule test_claims:
         runtime=60,
     params:
         spec=PLAN.test_claims(),
-        code=code_of("test_claims.py", *[f"featurespace/decision_rules/{name}.yaml" for name in (*STUDY.ledgers, "trained")]),
+        code=code_of(
+            "test_claims.py", *[f"featurespace/decision_rules/{name}.yaml" for name in (*STUDY.ledgers, "trained")]
+        ),
     message:
         "Testing the claims"
     script:

@@ -7,6 +7,7 @@ for NC3 and NC4):
     of every layer
         ncc_accuracy         share of the sample set whose nearest class mean is that of its own class
         nc4_mismatch         share of it on which the nearest class mean and the network's answer are different classes
+        compression_given    C over the labels that the network was trained with, where these were shuffled
         compression_training, discrimination_training, numerical_rank_training
                              as `measures` has them, with batch normalisation in training mode: each batch is normalised
                              by its own statistics, as the published curves are. Only where there is such normalisation
@@ -259,6 +260,9 @@ class _Measurer:
         self.training = torch.from_numpy(dataset.images[training]).to(device)
         labels = np.asarray(dataset.labels, dtype=np.int64)[training]
         self.training_labels = np.stack([self._trained_with(labels, seed) for seed in weights.seeds])  # (S, N)
+        # where the labels of the sample set are among these; None: no other labels were given, or not to all of it
+        shuffled = spec["task"] == "shuffled-labels" and np.isin(rows, training).all()
+        self.given = np.searchsorted(training, rows) if shuffled else None
         self.min_norm: np.ndarray | None = None  # (S, K, d)
         if self.model["kind"] == "linear":
             inputs = dataset.inputs(training, np.float64).reshape(len(training), -1)
@@ -285,15 +289,18 @@ class _Measurer:
         state = self.weights.read([seed], step)
         self.network.load_state_dict(state)
         name = f"recipe {self.spec['recipe']}, seed {seed}, step {step}"
-        values = self._nearest_means(state, name) + self._at_the_training_split(seed)
+        values = self._nearest_means(state, name, seed) + self._at_the_training_split(seed)
         if self.min_norm is not None:
             names = [*layer_names(self.model), OUTPUT]
             matrices = [state[f"{layer}.weight"][0].to(torch.float64).numpy() for layer in names]
             values += linear_measures(matrices, self.min_norm[self.weights.seeds.index(seed)])
         return values + self._in_training_mode(name)
 
-    def _nearest_means(self, state: Mapping[str, Tensor], name: str) -> Values:
-        """Measure what the class means of every layer tell: NCC accuracy and NC4, and of the feature layer NC3."""
+    def _nearest_means(self, state: Mapping[str, Tensor], name: str, seed: int) -> Values:
+        """Measure what the class means of every layer tell: NCC accuracy and NC4, and of the feature layer NC3.
+
+        And C over the labels that were given, where they are not the true ones.
+        """
         self.network.eval()
         present = np.unique(self.labels)
         values: Values = []
@@ -309,6 +316,9 @@ class _Measurer:
                 nearest = present[classes.nearest(rows)]
                 values.append((layer, "ncc_accuracy", float(np.mean(nearest == self.labels))))
                 values.append((layer, "nc4_mismatch", float(np.mean(nearest != answers))))
+                if self.given is not None:
+                    given = self.training_labels[self.weights.seeds.index(seed)][self.given]
+                    values.append((layer, "compression_given", measure(rows, given).compression))
             if layer == self.last and self.spec["head"] is None:
                 weight = state[f"{OUTPUT}.weight"][0].to(torch.float64).numpy()
                 whole = len(present) == len(weight)  # else a class has no mean

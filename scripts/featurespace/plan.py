@@ -112,7 +112,7 @@ class Plan:
         return [name for name in self.own_recipes if self.recipe(name).task in SUPERVISED]
 
     def probe_targets(self, recipe: str) -> list[str]:
-        """Return the data sets that a recipe's layers are probed on, its own first, then others that fit its network."""
+        """Return the data sets that a recipe's layers are probed on: its own, then others that fit its network."""
         own, datasets = self.recipe(recipe).dataset, self.study.datasets
         targets = [name for name in self.study.analysis.layer_probes.targets if name != own]
         return [own, *(name for name in targets if same_shape(datasets[name], datasets[own]))]
@@ -377,7 +377,8 @@ class Plan:
             "population": self.population(recipe),
             "epochs": section.schedule.epochs if section.schedule else 0,
             "optimiser": self._optimiser(recipe),
-            "schedule": section.schedule.model_dump() if section.schedule else None,
+            # which steps are kept changes no network
+            "schedule": section.schedule.model_dump(exclude={"keep_every", "keep_early"}) if section.schedule else None,
             "n_seeds": len(self.seeds(recipe)),
         }
         return {key: facts[key] for key in keys}

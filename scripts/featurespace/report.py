@@ -46,6 +46,19 @@ ALTERNATIVES = {
     "shuffled_labels": "Dot plots of the angles from networks with shuffled and with true labels to groups of "
     "networks and to the data.",
     "spectra": "Line plots of singular values by component, and of the first one's share against epoch.",
+    "layer_theory": "Compression, discrimination and the ratio of compression between neighbouring layers of deep "
+    "linear networks against depth, with what theory predicts, its law and its bounds.",
+    "law_sweep": "Measured ratios of compression against those of the law over all settings, and their deviations.",
+    "assumptions": "Distance from the minimum norm, balance and variance of singular values against depth and against "
+    "width, with what theory predicts.",
+    "layer_probes": "Numerical rank and the accuracy of linear probes against the depth of a layer, before and after "
+    "training.",
+    "normalisation_modes": "Compression, discrimination and numerical rank against depth in both modes of batch "
+    "normalisation.",
+    "collapse": "The four measures of neural collapse against the depth of a layer, before and after training.",
+    "embeddings": "Maps of the samples in several layers of each network, coloured by class.",
+    "linear_depth": "Test and training accuracy and compression against the number of linear layers.",
+    "transfer": "Accuracy on unseen classes, compression and accuracy on seen ones against the layers of the head.",
     "layers": "Plots of compression and discrimination against the depth of a layer, with fitted lines.",
     "training": "Line plots of loss and accuracy against epoch.",
     "explained_variance": "Share of the squared norm in the first k directions at the first and last step of each "

@@ -327,6 +327,24 @@ def test_which_quantities_there_are(name, runs, images):
     assert table.groupby("step")["epoch"].first().to_dict() == {0: 0.0, 12: 3.0}
 
 
+def test_compression_of_shuffled_labels_is_that_of_the_labels_given(runs, images):
+    spec, _, weights = runs["shuffled"]
+    train = np.flatnonzero(images.split == 0)
+    asked = measuring_spec(spec) | {"sample_set": {"split": "train", "limit": None}}
+    table = measure_run(asked, images, weights, CPU)
+    for seed in weights.seeds:
+        taps = forward_by_hand(spec, state_of(weights, seed, 12), images.inputs(train, np.float64))
+        given = shuffled_labels(spec, images, seed)
+        found = values_of(table, seed, 12)
+        for layer in layer_names(spec["model"]):
+            assert found[layer, "compression_given"] == pytest.approx(
+                reference.compression(taps[layer], given), rel=1e-10
+            )
+    # labels that were not shuffled, or not for all of the sample set, were not given
+    spec, _, weights = runs["linear"]
+    assert "compression_given" not in set(measure_run(measuring_spec(spec), images, weights, CPU)["quantity"])
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_loss_is_that_of_the_history(name, runs, images):
     """Also of shuffled labels: both draw the same ones."""
