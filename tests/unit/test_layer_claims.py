@@ -172,6 +172,7 @@ def made_world() -> tuple[Tables, dict]:
     # E1, E3 and E2
     world.linear("linear", 6, 50, 0.3)
     world.linear("linear-100", 6, 50, 0.3, 100.0)
+    world.linear("draw-01", 6, 50, 0.3, population="draw")
     for depth, width in E3:
         own = (depth, width) == (5, 400)
         world.linear(f"e3-{depth}-{width}", depth, width, 0.1, epochs=100000, population="" if own else "e3")
@@ -275,7 +276,7 @@ def changed(
 
 
 def test_every_row_of_the_acceptance_table_and_every_control_has_rules(rules):
-    wanted = [*(f"T{i}" for i in range(14)), *(f"K{i}" for i in range(1, 7))]
+    wanted = [*(f"T{i}" for i in range(14)), *(f"K{i}" for i in range(1, 8))]
     assert list(rules.rows) == wanted
     assert {claim.row for claim in rules.claims} == set(wanted)
 
