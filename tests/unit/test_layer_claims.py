@@ -496,8 +496,8 @@ def test_the_law_says_in_how_many_settings_it_holds_and_in_which_not(rules, worl
         make_ledger(only(rules, "t3-law"), changed(tables, "theory", scaled(1.1), "measured", **where), spec), "t3-law"
     )
     assert found["verdict"] == "not reproduced"
-    assert found["n"] == 10  # with two layers there is no step after the first
-    assert "within 0.04 in 9 of 10 settings; not in e3-5-700 (0.1)" in found["evidence"]
+    assert found["n"] == 11  # with two layers there is no step after the first
+    assert "within 0.04 in 10 of 11 settings; not in e3-5-700 (0.1)" in found["evidence"]
 
 
 def test_the_law_takes_ten_settings(rules, world):
@@ -506,7 +506,7 @@ def test_the_law_takes_ten_settings(rules, world):
     found = line(make_ledger(only(rules, "t3-law"), tables, spec | {"recipes": few}), "t3-law")
     assert found["measured"] < 0.04
     assert found["verdict"] == "not determined"
-    assert found["evidence"].startswith("too few settings: 4, of 10 wanted")
+    assert found["evidence"].startswith("too few settings: 5, of 10 wanted")
 
 
 def test_too_few_seeds_decide_nothing(rules, world):
