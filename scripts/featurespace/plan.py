@@ -461,12 +461,7 @@ class Plan:
     def plot(self, figure: str) -> dict[str, Any]:
         """What a figure needs to know: the recipes in the study's order, which decides their colours."""
         if figure in LAYER_FIGURES:
-            keys = ["name", "dataset", "task", "kind", "loss", "model", "init", "output_scale", "head", "epochs"]
-            keys += ["optimiser", "schedule"]
-            return normalised(
-                self._about(self.recipes, *keys, "population", "n_seeds")
-                | {"datasets": [self._dataset_facts(name) for name in self.used_datasets]}
-            )
+            return normalised(self._layer_figure(figure))
         also = {
             "angle_dynamics": ["task"],
             "training": ["task", "loss"],
@@ -483,6 +478,28 @@ class Plan:
             case "reference_angles" | "early_angles":
                 spec["references"] = self.references
         return normalised(spec)
+
+    def _layer_figure(self, figure: str) -> dict[str, Any]:
+        """What a figure of layers needs to know: of the recipes that it is about, more than what they are called."""
+        about = ["name", "dataset", "task", "kind", "population"]
+        match figure:
+            case "layer_theory" | "law_sweep" | "assumptions":
+                named = self.own_recipes if figure == "layer_theory" else self.theory_recipes
+                described, keys = self.theory_recipes, ["model", "init", "output_scale"]
+            case "linear_depth" | "transfer":
+                named = described = self.probed_recipes
+                keys = ["loss", "model", "init", "output_scale", "head", "epochs", "optimiser", "schedule"]
+            case "collapse":
+                named, described, keys = self.own_recipes, self.classifier_recipes, ["model"]
+            case _:
+                named, described, keys = self.own_recipes, [], []
+        spec: dict[str, Any] = {
+            "recipes": [self._facts(name, *about, *(keys if name in described else [])) for name in named]
+        }
+        if described is self.theory_recipes:
+            used = {self.recipe(name).dataset for name in named if name in described}
+            spec["datasets"] = [self._dataset_facts(name) for name in self.used_datasets if name in used]
+        return spec
 
     def write_report(self, command: str) -> dict[str, Any]:
         """What heads the report, which figures it shows, and the command that remakes them."""

@@ -121,6 +121,11 @@ class Workflow:
         self.study = copy.deepcopy(study)
         (self.root / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
 
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study["study"]
+
     def copy_to(self, root: Path) -> "Workflow":
         """Copy everything, results and Snakemake's records included, with its time stamps."""
         shutil.copytree(self.root, root, symlinks=True)

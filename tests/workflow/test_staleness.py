@@ -45,7 +45,7 @@ SUBSPACES = {"compare_subspaces"} | plots("subspace_angles") | CLAIMS
 ENTRIES = {"tabulate_entries"} | plots("entry_densities", "entry_samples", "mean_control") | CLAIMS
 SIMILARITY = {"compare_similarity"} | plots("similarity") | CLAIMS
 SENSITIVITY = {"assess_sensitivity"} | plots("sensitivity") | CLAIMS
-RUN_TABLE = {"tabulate_runs"} | plots("layers", "linear_depth") | POPULATION
+RUN_TABLE = {"tabulate_runs"} | plots("layers", "linear_depth", "collapse", "normalisation_modes") | POPULATION
 PREDICTED = {"predict_layers/line/block-0"} | plots("layer_theory", "law_sweep", "assumptions") | CLAIMS
 
 
@@ -153,7 +153,6 @@ def prepared(*datasets: str) -> set[str]:
 ALL_RUNS = [run for runs in RUNS.values() for run in runs]
 ALL_ORIGINS = [*INPUTS.values(), *ALL_RUNS]
 EVERY_PLOT = plots(*FIGURES)
-LAYER_PLOTS = plots(*FIGURES[-9:])  # what they know of recipes and data sets is more than their tables say
 EVERYTHING = prepared("digits", "rows") | STUDY
 
 
@@ -212,7 +211,9 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     "the values of a sweep": (setting("sweeps.few.vary", {"model.widths": [[5]]}), trained("few-01") | STUDY),
     "a sweep's member more": (
         setting("sweeps.few.vary", {"model.widths": [[4], [5]]}),
-        {"train_run/few-02/block-0", "dump_features/few-02/block-0", "decompose_features/runs/few-02/block-0"}
+        {f"{stage}/few-02/block-0" for stage in ("train_run", "dump_features", "measure_networks", "probe_layers")}
+        | {f"{stage}/runs/few-02/block-0" for stage in ("decompose_features", "measure_layers")}
+        | plots("linear_depth", "transfer")
         | COMPARISON
         | RUN_TABLE
         | STUDY,
@@ -225,7 +226,7 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
         dumped("mlp") | weighed("mlp") | probed("mlp") | SENSITIVITY | STUDY,
     ),
     "the pooling of one recipe": (setting("recipes.seen.pooling", "flatten"), dumped("seen") | ends("seen") | STUDY),
-    "a head": (setting("recipes.mlp.head", {"layers": 1}), trained("mlp", "few-01") | LAYER_PLOTS | STUDY),
+    "a head": (setting("recipes.mlp.head", {"layers": 1}), trained("mlp", "few-01") | STUDY),
     "the probes of layers": (
         setting("analysis.layer_probes.regularisation", 0.1),
         probed(*PROBED) | STUDY,
@@ -242,7 +243,6 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
         | ends("mlp", "seen")
         | weighed("mlp", "few-01")
         | drawn()
-        | LAYER_PLOTS
         | STUDY,
     ),
     "the samples held out": (

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from featurespace.architectures import feature_layer, layer_depth
 from featurespace.figures.depths import (
+    CLASSIFYING,
     KEYS,
     at_the_ends,
     classifiers_of,
@@ -76,7 +77,7 @@ def tidy(layers: pd.DataFrame, networks: pd.DataFrame, runs: pd.DataFrame, spec:
             centre = geometric_mean if measure == "nc1" else None
             parts.append(at_the_ends(frame, measure, centre).assign(measure=measure))
     if len(networks):
-        models = {recipe["name"]: recipe["model"] for recipe in recipes}
+        models = {recipe["name"]: recipe["model"] for recipe in recipes if recipe["task"] in CLASSIFYING}
         nc3 = networks[networks["quantity"] == "nc3"]
         nc3 = nc3.assign(layer=[feature_layer(models[name]) for name in nc3["recipe"]])
         depths = [layer_depth(models[name], layer) for name, layer in zip(nc3["recipe"], nc3["layer"], strict=True)]
