@@ -650,6 +650,7 @@ rule plot_layer_probes:
     input:
         layers=of_inputs("layers.csv") + of_runs("layers.csv", own(PLAN.probed_recipes)),
         probes=of_runs("layer_probes.csv", own(PLAN.probed_recipes)),
+        runs="<results>/tables/runs.csv",
     output:
         svg=report(
             "<results>/figures/layer_probes.svg",
@@ -741,6 +742,7 @@ rule plot_collapse:
 rule plot_embeddings:
     input:
         tables=[f"<results>/runs/{name}/block-0/embedding.csv" for name in PLAN.embedded_recipes],
+        runs="<results>/tables/runs.csv",
     output:
         svg=report(
             "<results>/figures/embeddings.svg",
@@ -801,6 +803,7 @@ rule plot_transfer:
     input:
         layers=of_runs("layers.csv", PLAN.probed_recipes),
         probes=of_runs("layer_probes.csv", PLAN.probed_recipes),
+        runs="<results>/tables/runs.csv",
     output:
         svg=report(
             "<results>/figures/transfer.svg",

@@ -7,6 +7,6 @@ from featurespace.tables import read_tables
 
 if __name__ == "__main__":
     with script_edge(snakemake) as job:
-        frame = embeddings.tidy(read_tables(job.input.tables), job.params)
+        frame = embeddings.tidy(read_tables(job.input.tables), read_tables(job.input.runs), job.params)
         figure = embeddings.draw(frame, job.params)
         save_figure(figure, frame, svg=job.output.svg, png=job.output.png, csv=job.output.csv)

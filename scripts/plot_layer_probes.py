@@ -7,6 +7,7 @@ from featurespace.tables import read_tables
 
 if __name__ == "__main__":
     with script_edge(snakemake) as job:
-        frame = layer_probes.tidy(read_tables(job.input.layers), read_tables(job.input.probes), job.params)
+        layers, probes = read_tables(job.input.layers), read_tables(job.input.probes)
+        frame = layer_probes.tidy(layers, probes, read_tables(job.input.runs), job.params)
         figure = layer_probes.draw(frame, job.params)
         save_figure(figure, frame, svg=job.output.svg, png=job.output.png, csv=job.output.csv)

@@ -7,6 +7,7 @@ from featurespace.tables import read_tables
 
 if __name__ == "__main__":
     with script_edge(snakemake) as job:
-        frame = transfer.tidy(read_tables(job.input.probes), read_tables(job.input.layers), job.params)
+        probes, layers = read_tables(job.input.probes), read_tables(job.input.layers)
+        frame = transfer.tidy(probes, layers, read_tables(job.input.runs), job.params)
         figure = transfer.draw(frame, job.params)
         save_figure(figure, frame, svg=job.output.svg, png=job.output.png, csv=job.output.csv)

@@ -9,6 +9,7 @@ from typing import Any
 
 DEEP_KINDS = ("resnet", "wide-resnet", "vgg", "densenet", "torchvision")
 CONVOLUTIONAL_KINDS = ("cnn", "autoencoder", *DEEP_KINDS)
+HEADED_KINDS = ("mlp", "cnn", *DEEP_KINDS)  # a head, or a projection head, may stand on their features
 INPUT_LAYER = "input"  # layer 0 of every architecture: what enters the network
 DENSENET121_BLOCKS = (6, 12, 24, 16)
 

@@ -43,11 +43,11 @@ TITLES = {
 }
 # What may be asked of a recipe, and of its data set.
 FACTS = {
-    *("task", "kind", "loss", "output_scale", "head", "epochs", "n_seeds", "n_layers", "population"),
+    *("kind", "loss", "output_scale", "head", "epochs", "n_layers"),
     *("model.depth", "model.width", "model.widths", "model.nonlinear", "model.linear", "model.batch_norm"),
-    *("init.scheme", "init.scale", "head.layers", "head.width"),
-    *("dataset.name", "dataset.kind", "dataset.classes", "dataset.n_train", "dataset.n_samples"),
-    *("dataset.samples_per_class", "dataset.dimension", "dataset.noise", "dataset.seed"),
+    *("init.scheme", "init.scale", "head.layers"),
+    *("dataset.kind", "dataset.classes", "dataset.n_train", "dataset.n_samples"),
+    *("dataset.samples_per_class", "dataset.dimension", "dataset.noise"),
 }
 
 COLUMNS = [

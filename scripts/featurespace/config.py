@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from featurespace import architectures
+from featurespace.architectures import HEADED_KINDS
 from featurespace.catalogue import PUBLISHED
 from featurespace.errors import FeaturespaceError
 
@@ -66,7 +67,6 @@ LEDGERS = ("p-vectors", "layerwise")
 SUPERVISED = ("classify", "shuffled-labels")
 CONTRASTIVE = ("simclr", "supcon")
 NOT_TRAINED = ("untrained", "noise")
-HEADED_KINDS = ("mlp", "cnn", *architectures.DEEP_KINDS)  # a head may stand on their features
 NORMALISED_KINDS = ("resnet", "wide-resnet", "densenet", "torchvision")  # batch normalisation without a choice
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"

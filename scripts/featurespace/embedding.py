@@ -33,6 +33,7 @@ COLUMNS = (
 )
 
 _ONE_POINT = 1e-7  # a spread below this share of the largest value is float32 rounding: all samples are one point
+_FEWEST = 4  # samples of which UMAP finds a spectral start in the plane
 
 logger = logging.getLogger(__name__)
 
@@ -54,27 +55,36 @@ def embed(features: np.ndarray, *, neighbours: int, min_dist: float, seed: int) 
     Returns
     -------
     np.ndarray
-        (n_samples, 2) float32. All zeros where all samples are one point, which has no map.
+        (n_samples, 2) float32. All zeros where all samples are one point, which has no map, or where they are fewer
+        than four, which have no spectral start.
     """
+    if len(features) < _FEWEST or is_one_point(features):
+        return np.zeros((len(features), 2), dtype=np.float32)
+    import umap  # numba compiles for seconds: only where a map is made
+
+    mapper = umap.UMAP(
+        n_neighbors=min(neighbours, len(features) - 1),
+        min_dist=min_dist,
+        n_components=2,
+        metric="euclidean",
+        init="spectral",
+        random_state=seed,
+        n_jobs=1,
+    )
+    centred = features.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    with warnings.catch_warnings():
+        # that a seed means one thread; what else UMAP warns of goes to the log
+        warnings.filterwarnings("ignore", message="n_jobs value")
+        return np.asarray(mapper.fit_transform(centred.astype(np.float32)), dtype=np.float32)
+
+
+def is_one_point(features: np.ndarray) -> bool:
+    """Say whether no more than the rounding of float32 tells samples, (n_samples, n_features), apart."""
     centred = features.astype(np.float64)
     size = np.abs(centred).max()
     centred -= centred.mean(axis=0)
-    if np.abs(centred).max() <= _ONE_POINT * size:
-        return np.zeros((len(features), 2), dtype=np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a seed means one thread, that other libraries will change
-        import umap  # numba compiles for seconds: only where a map is made
-
-        mapper = umap.UMAP(
-            n_neighbors=min(neighbours, len(features) - 1),
-            min_dist=min_dist,
-            n_components=2,
-            metric="euclidean",
-            init="spectral",
-            random_state=seed,
-            n_jobs=1,
-        )
-        return np.asarray(mapper.fit_transform(centred.astype(np.float32)), dtype=np.float32)
+    return bool(np.abs(centred).max() <= _ONE_POINT * size)
 
 
 def embed_layers(store: FeatureStore, class_names: list[str], spec: Mapping[str, Any]) -> pd.DataFrame:
@@ -114,7 +124,7 @@ def embed_layers(store: FeatureStore, class_names: list[str], spec: Mapping[str,
                 f"{store.path}, layer {layer}, seed {store.seeds[0]}, step {store.steps[last]}: a feature is NaN or "
                 "infinite; look for a diverged training or a faulty input"
             )
-        if np.all(features == features[0]):
+        if is_one_point(features):
             logger.warning("%s, layer %s: all samples are one point, which has no map", store.path, layer)
         places = embed(features, **{key: spec[key] for key in ("neighbours", "min_dist", "seed")})
         parts.append(

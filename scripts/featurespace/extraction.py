@@ -26,7 +26,8 @@ def pool(tap: Tensor, pooling: str) -> Tensor:
     return tap.flatten(2)
 
 
-def _build(spec: Mapping[str, Any], dataset: PreparedDataset, n_seeds: int) -> Network:
+def build_for(spec: Mapping[str, Any], dataset: PreparedDataset, n_seeds: int) -> Network:
+    """Build the network of S seeds that a run's kept weights fit, for evaluation and without gradients."""
     dtype = getattr(torch, spec["dtype"])
     network = build_network(
         spec["model"],
@@ -35,7 +36,7 @@ def _build(spec: Mapping[str, Any], dataset: PreparedDataset, n_seeds: int) -> N
         n_seeds,
         dtype,
         projection=spec["projection"],
-        head=spec.get("head"),
+        head=spec["head"],
     )
     return network.eval().requires_grad_(False)
 
@@ -52,7 +53,7 @@ def layer_widths(spec: Mapping[str, Any], dataset: PreparedDataset) -> dict[str,
     for layer in spec["layers"]:
         if layer not in names:
             raise FeaturespaceError(f"layers: no layer {layer!r} in this {spec['model']['kind']}: {', '.join(names)}")
-    network = _build(spec, dataset, n_seeds=1)
+    network = build_for(spec, dataset, n_seeds=1)
     _, taps = network(torch.zeros(1, 1, *dataset.input_shape, dtype=getattr(torch, spec["dtype"])))
     return {layer: pool(taps[layer], spec["pooling"]).shape[2] for layer in names if layer in spec["layers"]}
 
@@ -113,7 +114,7 @@ def dump_run(
     n_samples = len(rows)
     ranges = _ranges(n_samples, list(writer.rows_per_chunk.values()))
     stacks = stacks_of(spec["model"], weights.seeds)
-    network = _build(spec, dataset, n_seeds=len(stacks[0])).to(device)
+    network = build_for(spec, dataset, n_seeds=len(stacks[0])).to(device)
     buffers = {
         layer: np.empty((len(stacks[0]), writer.rows_per_chunk[layer], width), dtype=np.float32)
         for layer, width in widths.items()

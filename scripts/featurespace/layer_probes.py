@@ -23,7 +23,7 @@ from torch import Tensor
 from featurespace.architectures import CONVOLUTIONAL_KINDS, INPUT_LAYER, layer_depth
 from featurespace.datasets import SPLITS, PreparedDataset, spread_evenly
 from featurespace.errors import FeaturespaceError
-from featurespace.extraction import FORWARD_ROWS, _build, layer_widths, pool
+from featurespace.extraction import FORWARD_ROWS, build_for, layer_widths, pool
 from featurespace.networks import Network, scale_inputs, stacks_of
 from featurespace.script import progress
 from featurespace.silhouette import silhouette
@@ -140,34 +140,50 @@ class Moments:
         diagonal = self.gram.diagonal()
         total = float(diagonal.sum())
         if not np.isfinite(total):
-            raise FeaturespaceError(
-                f"{self.name}: a feature is NaN or infinite; look for a diverged training or a faulty input"
-            )
+            raise _not_finite(self.name)
         mean = self.pivot + self.mean
         # Below this the features' spread is the rounding of their mean.
         if total <= (8 * _EPS) ** 2 * (total + self.count * float(mean @ mean)):
             return LinearMap(mean, torch.zeros_like(self.cross), self.frequencies)
         diagonal += regularisation * total / self.n_features
-        factor, failed = torch.linalg.cholesky_ex(self.gram)
+        failed = torch.empty((), dtype=torch.int32, device=self.gram.device)
+        # In place, for which LAPACK wants a matrix by columns: the upper triangle of the transpose.
+        torch.linalg.cholesky_ex(self.gram.T, upper=True, out=(self.gram.T, failed))
         if failed:
             raise FeaturespaceError(
                 f"{self.name}: the features depend on each other and regularisation {regularisation:g} is too small "
                 "to tell their weights apart; raise analysis.layer_probes.regularisation"
             )
-        return LinearMap(mean, torch.cholesky_solve(self.cross, factor), self.frequencies)
+        half = torch.linalg.solve_triangular(self.gram, self.cross, upper=False)
+        weight = torch.linalg.solve_triangular(self.gram.T, half, upper=True)
+        return LinearMap(mean, weight, self.frequencies)
+
+
+def _not_finite(name: str) -> FeaturespaceError:
+    return FeaturespaceError(f"{name}: a feature is NaN or infinite; look for a diverged training or a faulty input")
 
 
 def _hits(
-    stream: Stream, rows: np.ndarray, labels: Tensor, layers: Sequence[str], maps: Mapping[Key, LinearMap]
+    stream: Stream,
+    rows: np.ndarray,
+    labels: Tensor,
+    layers: Sequence[str],
+    maps: Mapping[Key, LinearMap],
+    names: Mapping[Key, str],
 ) -> dict[Key, int]:
-    """Count, by key, the samples whose own class has the highest score."""
+    """Count, by key, the samples whose own class has the highest score; `names` are for error messages."""
     hits = {key: torch.zeros((), dtype=torch.int64, device=labels.device) for key in maps}
+    finite = {key: torch.ones((), dtype=torch.bool, device=labels.device) for key in maps}
     start = 0
     for block in stream(rows, layers):
         for key, features in block.items():
-            right = maps[key].scores(features).argmax(dim=1) == labels[start : start + len(features)]
-            hits[key] += right.sum()
+            scores = maps[key].scores(features)
+            finite[key] &= scores.isfinite().all()
+            hits[key] += (scores.argmax(dim=1) == labels[start : start + len(features)]).sum()
         start += len(features)
+    for key in maps:
+        if not finite[key]:
+            raise _not_finite(names[key])
     return {key: int(count) for key, count in hits.items()}
 
 
@@ -223,18 +239,16 @@ def probe_stream(
     accuracies = dict.fromkeys(keys, (float("nan"), float("nan")))
     if len(labels["train"].unique()) >= 2:
         one_hot = torch.nn.functional.one_hot(labels["train"], dataset.n_classes).to(torch.float64)
-        moments = {
-            (seed, layer): Moments(widths[layer], dataset.n_classes, device, f"{name}, layer {layer}, seed {seed}")
-            for seed, layer in keys
-        }
+        names = {(seed, layer): f"{name}, layer {layer}, seed {seed}" for seed, layer in keys}
+        moments = {key: Moments(widths[key[1]], dataset.n_classes, device, names[key]) for key in keys}
         start = 0
         for block in stream(train, layers):
             for key, features in block.items():
                 moments[key].add(features, one_hot[start : start + len(features)])
             start += len(features)
         maps = {key: moments.pop(key).solve(regularisation) for key in keys}
-        train_hits = _hits(stream, train, labels["train"], layers, maps)
-        test_hits = _hits(stream, test, labels["test"], layers, maps) if n_test else {}
+        train_hits = _hits(stream, train, labels["train"], layers, maps, names)
+        test_hits = _hits(stream, test, labels["test"], layers, maps, names) if n_test else {}
         accuracies = {
             key: (train_hits[key] / n_train, test_hits[key] / n_test if n_test else float("nan")) for key in keys
         }
@@ -327,7 +341,7 @@ def probe_run(
             for step in steps:
                 found |= {(target, step, (seed, INPUT_LAYER)): control for seed in weights.seeds}
             for _, _, step, group, seeds in (job for job in jobs if job[0] == target):
-                network = _build(spec, own, len(seeds)).to(device)
+                network = build_for(spec, own, len(seeds)).to(device)
                 network.load_state_dict(weights.read(seeds, step))
                 probes = probe_stream(
                     partial(_through, network, seeds, inputs, spec["pooling"], bar.update),

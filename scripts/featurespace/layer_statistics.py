@@ -3,7 +3,8 @@
 Where each seed has a number of its own, averaged over the recipes of a family, the interval over seeds is Student's.
 Statements that hold exactly or within a tolerance go by the worst network: `least` and `greatest` are over all
 networks, and layers where a network has several numbers. Runs that did not converge enter no number, and leave a
-claim about them not determined; values of C that are flagged as too small to be reliable enter none either.
+claim about them not determined; values of C that are flagged as too small to be reliable enter none either. A network
+of which a layer is missing, or flagged, has no number of what is said of every layer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,13 +35,11 @@ from featurespace.tables import is_false
 LEAST_LAYERS = 3  # a line through two points fits them whatever they are
 LEAST_LEVELS = 3  # so does a trend over two settings
 FLAGGED = ("compression", "discrimination")  # both rest on the class means
-OF_LAYERS = (*FLAGGED, "nc1", "nc2_equinorm", "nc2_equiangular", "numerical_rank", "within_trace", "between_trace")
-OF_PROBES = {
-    "probe_train_accuracy": "train_accuracy",
-    "probe_test_accuracy": "test_accuracy",
-    "silhouette": "silhouette",
-}
-OF_RUNS = ("test_accuracy", "train_accuracy", "train_loss")
+OF_LAYERS = (*FLAGGED, "numerical_rank")
+OF_PROBES = {"probe_train_accuracy": "train_accuracy", "silhouette": "silhouette"}
+OF_RUNS = ("test_accuracy", "train_accuracy")
+# What the law knows of a setting: runs that differ in other things, such as the draw of the data, are in the same one.
+OF_SETTINGS = ("init.scale", "output_scale", "dataset.n_train", "dataset.classes", "model.depth")
 KINDS_IN_NAMES = ("digits", "orthonormal", "mnist", "fashion", "cifar", "cifar100", "newsgroups")
 
 REGISTRY = Registry()
@@ -72,27 +71,25 @@ LEDGER = Ledger(
 
 
 @statistic("least", "greatest")
-def layer_value(
-    scene: Scene, centring: str, family: str, quantity: str, depth: int | str, at: str = "last"
-) -> Measurement:
+def layer_value(scene: Scene, centring: str, family: str, quantity: str, depth: int | str) -> Measurement:
     """A quantity at one layer, by its depth: a number, or `last`; `predicted` is the theory's where it has one."""
-    curves = _curves(scene, family, quantity, at)
+    curves = _curves(scene, family, quantity)
     found = curves.number(scene, curves.at(depth), f", layer {depth}")
     return changed(found, predicted=_predicted(scene, curves.names, quantity, curves.depth(depth)))
 
 
-@statistic("least", "greatest")
+@statistic("greatest")
 def layer_ratio(
-    scene: Scene, centring: str, family: str, quantity: str, first: int, last: int | str = "last", at: str = "last"
+    scene: Scene, centring: str, family: str, quantity: str, first: int, last: int | str = "last"
 ) -> Measurement:
     """A quantity at one layer over that at another; layer 0 is the input."""
-    curves = _curves(scene, family, quantity, at)
+    curves = _curves(scene, family, quantity)
     return curves.number(scene, curves.at(last) / curves.at(first), f", layer {last} over layer {first}")
 
 
-@statistic("least", "greatest")
+@statistic()
 def layer_difference(
-    scene: Scene, centring: str, family: str, quantity: str, first: int, last: int | str = "last", at: str = "last"
+    scene: Scene, centring: str, family: str, quantity: str, first: int, last: int | str, at: str = "last"
 ) -> Measurement:
     """A quantity at one layer minus that at another."""
     curves = _curves(scene, family, quantity, at)
@@ -100,76 +97,80 @@ def layer_difference(
 
 
 @statistic("least", "greatest")
-def step_ratio(scene: Scene, centring: str, family: str, first: int = 1) -> Measurement:
-    """C of a layer over that of the layer before, from layer `first` on: the geometric mean over layers.
+def step_ratio(scene: Scene, centring: str, family: str) -> Measurement:
+    """C of a layer over that of the layer before, from layer 1 on: the geometric mean over layers, all of them.
 
     `least` and `greatest` are over single steps; `predicted` is the law's ε²(α²/n)^{1/L}.
     """
     curves = _curves(scene, family, "compression")
-    logs = _logs(curves.from_depth(first)).diff(axis=1).iloc[:, 1:]
-    found = curves.number(scene, np.exp(logs.mean(axis=1)), f", each layer over the one before, from layer {first} on")
+    logs = _logs(curves.from_depth(1)).diff(axis=1).iloc[:, 1:]
+    mean = np.exp(logs.mean(axis=1)).where(curves.whole(scene, 1))
+    found = curves.number(scene, mean, ", each layer over the one before, from layer 1 on")
     single = np.exp(logs.to_numpy(dtype=float))
     extras = {"least": _least(single), "greatest": _greatest(single)}
-    return changed(
-        found, extras=extras, predicted=_predicted(scene, curves.names, "compression_ratio", first + 1, "law")
-    )
+    return changed(found, extras=extras, predicted=_predicted(scene, curves.names, "compression_ratio", 2, "law"))
 
 
-@statistic("least", "greatest", "r_squared")
+@statistic("r_squared")
 def layer_slope(
     scene: Scene, centring: str, family: str, quantity: str, log: bool = False, at: str = "last"
 ) -> Measurement:
     """Slope of a quantity, or of its logarithm, over the depth of layers 1 and up; `r_squared` is the least of any.
 
-    Of a logarithm, -0.1 is a fall by a tenth a layer. Missing for fewer than three layers.
+    Of a logarithm, -0.1 is a fall by a tenth a layer. Missing for fewer than three layers. It does without values that
+    are flagged, and decides nothing where others are missing.
     """
     curves = _curves(scene, family, quantity, at)
     values = curves.from_depth(1)
-    fits = (_logs(values) if log else values).apply(_fitted, axis=1, result_type="expand")
+    values = _logs(values) if log else values
+    fits = pd.DataFrame([_fitted(row) for _, row in values.iterrows()], values.index, columns=[0, 1], dtype=float)
     found = curves.number(scene, fits[0], f", {'log ' if log else ''}slope over layers from 1 on")
+    short = values.notna().sum(axis=1) + curves.flagged < curves.n_layers(scene)
+    counts = short[fits[0].notna()].groupby("recipe").sum()  # what has no slope is named already
     return changed(
         found,
         extras={**found.extras, "r_squared": _least(fits[1].to_numpy(dtype=float))},
+        lacking=(*found.lacking, *(f"{n} of {name} lack values of layers" for name, n in counts.items() if n)),
         evidence=f"{found.evidence}, R² from {_least(fits[1].to_numpy(dtype=float)):.3f} on",
     )
 
 
-@statistic("least", "greatest")
+@statistic("least")
 def layer_change(
-    scene: Scene,
-    centring: str,
-    family: str,
-    quantity: str,
-    which: str,
-    log: bool = False,
-    first: int = 1,
-    at: str = "last",
+    scene: Scene, centring: str, family: str, quantity: str, which: str, log: bool = False, first: int = 1
 ) -> Measurement:
     """The `largest` or `smallest` change of a quantity, or of its logarithm, from a layer to the next, from `first` on.
 
     A curve falls throughout if the largest is below 0, and rises throughout if the smallest is above.
     """
-    curves = _curves(scene, family, quantity, at)
+    curves = _curves(scene, family, quantity)
     values = curves.from_depth(first)
     changes = (_logs(values) if log else values).diff(axis=1).iloc[:, 1:]
-    found = changes.max(axis=1) if which == "largest" else changes.min(axis=1)
+    found = (changes.max(axis=1) if which == "largest" else changes.min(axis=1)).where(curves.whole(scene, first))
     return curves.number(scene, found, f", {which} {'log ' if log else ''}change between layers from {first} on")
 
 
-@statistic("least", "greatest")
+@statistic("greatest", "averaged")
 def proportionality_error(scene: Scene, centring: str, family: str) -> Measurement:
     """How far 1 - D is from c (1 - l/L), relative to it: the layer that is farthest off, c fitted through the origin.
 
-    L is one more than the layers that are looked at, which must be all.
+    Of each network; `averaged` is that of the mean of 1 - D over seeds, of the recipe where it is greatest. L is one
+    more than the layers, which must all be there.
     """
     curves = _curves(scene, family, "discrimination")
-    values = 1 - curves.from_depth(1)
-    depth = values.columns.to_numpy(dtype=float)
-    expected = 1 - depth / (depth.max() + 1)
+    values = (1 - curves.from_depth(1))[curves.whole(scene, 1)]
+    averaged = _off_proportion(values.groupby("recipe").mean()).max()
+    found = curves.number(scene, _off_proportion(values), ", (1 - D) against (1 - l/L)")
+    evidence = f"{found.evidence}; {averaged:.3f} off once averaged over seeds"
+    return changed(found, evidence=evidence, extras={**found.extras, "averaged": float(averaged)})
+
+
+def _off_proportion(values: pd.DataFrame) -> pd.Series:
+    """Return the greatest relative distance of each row, with columns 1 to L - 1, from c (1 - l/L)."""
+    expected = 1 - values.columns.to_numpy(dtype=float) / (len(values.columns) + 1)
     known = values.to_numpy(dtype=float)
     slope = (known * expected).sum(axis=1) / (expected**2).sum()
-    error = pd.Series(np.abs(known / (slope[:, None] * expected) - 1).max(axis=1), index=values.index)
-    return curves.number(scene, error, ", (1 - D) against (1 - l/L)")
+    return pd.Series(np.abs(known / (slope[:, None] * expected) - 1).max(axis=1), index=values.index, dtype=float)
 
 
 @statistic("least", "greatest", "after")
@@ -181,7 +182,7 @@ def layer_peak(scene: Scene, centring: str, family: str, quantity: str) -> Measu
     """
     curves = _curves(scene, family, quantity)
     values = curves.from_depth(1)
-    whole = values[values.notna().all(axis=1)]
+    whole = values[curves.whole(scene, 1)]
     peaks = whole.idxmax(axis=1).astype(float).reindex(values.index)
     after = [
         _spearman(np.arange(peak, 1 + curves.deepest), row[row.index >= peak]) if peak < curves.deepest else np.nan
@@ -192,7 +193,7 @@ def layer_peak(scene: Scene, centring: str, family: str, quantity: str) -> Measu
     return changed(found, extras={**found.extras, "after": worst})
 
 
-@statistic("least", "greatest")
+@statistic()
 def curve_distance(
     scene: Scene, centring: str, family: str, quantity: str, values: list[float], log: bool = False
 ) -> Measurement:
@@ -209,71 +210,69 @@ def curve_distance(
     return curves.number(scene, distance, f", {'factor' if log else 'distance'} from the published curve")
 
 
-@statistic("least", "greatest")
+@statistic()
 def untrained_share(
     scene: Scene, centring: str, family: str, quantity: str, log: bool = False, first: int = 1
 ) -> Measurement:
-    """The change of a quantity from layer `first` to the last at the first step, over the same at the last step."""
+    """The change of a quantity from layer `first` to the last at the first step, over the same at the last step.
+
+    Whichever way either goes: the share has no sign.
+    """
     parts = {at: _curves(scene, family, quantity, at) for at in ("first", "last")}
     change = {}
     for at, curves in parts.items():
         values = _logs(curves.values) if log else curves.values
         change[at] = values[curves.depth("last")] - values[curves.depth(first)]
-    share = change["first"] / change["last"].replace(0.0, np.nan)
+    share = (change["first"] / change["last"].replace(0.0, np.nan)).abs()
     return parts["last"].number(scene, share, f", layer {first} to last: change at first steps over that at last ones")
 
 
-@statistic("evaluation", "training")
+@statistic()
 def modes_agree(scene: Scene, centring: str, family: str) -> Measurement:
     """Share of networks in which C rises somewhere over the deeper half of the layers in both modes, or in neither.
 
-    The modes are those of batch normalisation: `evaluation` and `training` are the shares in which it rises in each.
+    The modes are those of batch normalisation.
     """
     curves = _curves(scene, family, "compression"), _curves(scene, family, "compression_training")
     rises = []
     for own in curves:
-        deep = _logs(own.from_depth(1 + own.deepest // 2))
-        largest = deep.diff(axis=1).iloc[:, 1:].max(axis=1)
+        first = 1 + own.deepest // 2
+        largest = _logs(own.from_depth(first)).diff(axis=1).iloc[:, 1:].max(axis=1).where(own.whole(scene, first))
         rises.append((largest > 0).where(largest.notna()))
     both = pd.concat(rises, axis=1, keys=["evaluation", "training"]).dropna().astype(bool)
     agree = (both["evaluation"] == both["training"]).astype(float)
     found = curves[0].number(scene, agree.reindex(curves[0].values.index), f"; {curves[1].where}")
-    shares = {name: float(both[name].mean()) for name in both}
     factor = np.exp((_logs(curves[0].from_depth(1)) - _logs(curves[1].from_depth(1))).abs().to_numpy(dtype=float))
     text = f": C rises in {both['evaluation'].sum()} and {both['training'].sum()} of {len(both)} networks; the modes "
     text += f"differ by a factor of up to {_greatest(factor):.3g}"
-    return changed(found, low=float("nan"), high=float("nan"), extras=shares, evidence=found.evidence + text)
+    return changed(found, low=float("nan"), high=float("nan"), evidence=found.evidence + text)
 
 
 # --- against the theory -----------------------------------------------------------------------------------------------
 
 
-@statistic("settings")
+@statistic()
 def law_deviation(
     scene: Scene, centring: str, family: str, limit: float, law: str = "law", settings: int = 1
 ) -> Measurement:
     """How far C_{l+1}/C_l, l >= 1, is from ε²(α²/n)^{1/L}, relative to it: the worst layer, network and setting.
 
-    `settings` counts the recipes, and the evidence says in how many the deviation is within `limit`, and which the
-    others are. With `law: scale` it is measured against ε² alone. Fewer than so many `settings`, all within the limit,
-    do not decide.
+    The evidence says in how many settings it is within `limit`, and in which recipes it is not; other draws of the data
+    are no other settings. With `law: scale` it is measured against ε² alone. Fewer than so many `settings`, all within
+    the limit, do not decide.
     """
     names = _covered(scene, family, "compression_ratio", 2)
     rows, where = _theory(scene, names, "compression_ratio", 2)
     if law == "scale":
         rows = rows.assign(scale=[scene.recipe(name)["init"]["scale"] ** 2 for name in rows["recipe"]])
     deviation = (rows["measured"] / rows[law] - 1).abs()
-    worst = deviation.groupby(rows["recipe"]).max().reindex(names)
-    known = worst.dropna()
-    off = {str(name): value for name, value in known.items() if value > limit}
-    text = f"{where}: within {limit:.3g} in {len(known) - len(off)} of {len(known)} settings"
-    text += f"; not in {_with_values(off)}" if off else ""
-    found = _over_settings(scene, names, known, text, float(known.max()) if len(known) else float("nan"))
-    few = () if off or len(known) >= settings else (f"too few settings: {len(known)}, of {settings} wanted",)
+    found = _over_settings(scene, names, rows, deviation, f"{where}: within {limit:.3g}", limit)
+    undecided = found.measured <= limit and found.n < settings
+    few = (f"too few settings: {found.n}, of {settings} wanted",) if undecided else ()
     return changed(found, lacking=found.lacking + few)
 
 
-@statistic("settings")
+@statistic()
 def bound_excess(
     scene: Scene, centring: str, family: str, quantity: str, first: int = 1, relative: bool = False
 ) -> Measurement:
@@ -285,30 +284,24 @@ def bound_excess(
     rows, where = _theory(scene, names, quantity, first)
     measured, lower, upper = (rows[name].to_numpy(dtype=float) for name in ("measured", "lower", "upper"))
     below, above = (lower / measured - 1, measured / upper - 1) if relative else (lower - measured, measured - upper)
-    excess = pd.Series(np.fmax(below, above), index=rows["recipe"]).groupby(level=0).max().reindex(names).dropna()
-    outside = {str(name): value for name, value in excess.items() if value > 0}
-    text = f"{where}: inside throughout in {len(excess) - len(outside)} of {len(excess)} settings"
-    text += f"; not in {_with_values(outside)}" if outside else ""
-    return _over_settings(scene, names, excess, text, float(excess.max()) if len(excess) else float("nan"))
+    excess = pd.Series(np.fmax(below, above), index=rows.index)
+    return _over_settings(scene, names, rows, excess, f"{where}: inside throughout", 0.0)
 
 
-@statistic("least", "greatest", "settings")
-def prediction_ratio(
-    scene: Scene, centring: str, family: str, quantity: str, complement: bool = False, first: int = 1
-) -> Measurement:
-    """What was measured over what was predicted for the run's own data, by layer; with `complement` of 1 minus both."""
-    names = _covered(scene, family, quantity, first)
-    rows, where = _theory(scene, names, quantity, first)
-    measured, predicted = rows["measured"], rows["predicted"]
-    ratio = (1 - measured) / (1 - predicted) if complement else measured / predicted
-    known = ratio.groupby(rows["recipe"]).mean().reindex(names).dropna()
-    found = _over_settings(scene, names, known, f"{where}: measured over predicted", float(known.mean()))
-    values = ratio.to_numpy(dtype=float)
-    extras = {**found.extras, "least": _least(values), "greatest": _greatest(values)}
-    return changed(found, predicted=1.0, extras=extras)
+@statistic("least", "greatest")
+def prediction_ratio(scene: Scene, centring: str, family: str, quantity: str) -> Measurement:
+    """What was measured over what was predicted for the run's own data, by layer."""
+    names = _covered(scene, family, quantity, 1)
+    rows, where = _theory(scene, names, quantity, 1)
+    ratio = (rows["measured"] / rows["predicted"]).astype(float)
+    found = _over_settings(scene, names, rows, ratio, f"{where}: measured over predicted")
+    values = ratio.to_numpy()
+    extras = {"least": _least(values), "greatest": _greatest(values)}
+    mean = float(ratio.groupby(rows["recipe"]).mean().mean())
+    return changed(found, measured=mean, predicted=1.0, extras=extras)
 
 
-@statistic("least", "greatest", "deviation")
+@statistic("greatest", "deviation")
 def theory_value(scene: Scene, centring: str, family: str, quantity: str) -> Measurement:
     """A quantity of whole networks beside what is predicted; `deviation` is the worst, relative to it."""
     names = scene.members(family)
@@ -339,7 +332,7 @@ def constant_count(scene: Scene, centring: str, family: str, names: list[str]) -
 # --- whole networks and data ------------------------------------------------------------------------------------------
 
 
-@statistic("least", "greatest")
+@statistic()
 def network_value(scene: Scene, centring: str, family: str, quantity: str) -> Measurement:
     """A number of whole networks at the last step: of the run table, or of `networks.csv`."""
     names = scene.members(family)
@@ -347,7 +340,7 @@ def network_value(scene: Scene, centring: str, family: str, quantity: str) -> Me
     return _of_numbers(scene, values, where, names)
 
 
-@statistic("least", "greatest")
+@statistic("greatest")
 def network_change(scene: Scene, centring: str, family: str, quantity: str) -> Measurement:
     """A number of whole networks in `networks.csv` at the last step over that at the first."""
     names = scene.members(family)
@@ -367,16 +360,20 @@ def converged_share(scene: Scene, centring: str, family: str) -> Measurement:
     failed = _failed_text(scene, names)
     where = scene.cite("runs", recipe=names) + "".join(f"; {text}" for text in failed)
     found = plain(1 - is_false(asked["converged"]).mean(), where, len(asked))
-    return changed(found, recipes=tuple(names), seeds=min(scene.recipe(name)["n_seeds"] for name in names))
+    return changed(found, recipes=tuple(names), seeds=_fewest_seeds(asked, names))
 
 
-@statistic()
+@statistic("deviation")
 def input_value(scene: Scene, centring: str, quantity: str) -> Measurement:
-    """C or D of nearly orthonormal rows themselves, layer 0; `predicted` is that of exactly orthonormal ones."""
+    """C or D of nearly orthonormal rows themselves, layer 0; `predicted` is that of exactly orthonormal ones.
+
+    `deviation` is how far it is from that, relative to it.
+    """
     _require_noise(scene, some=True)
     row = scene.rows("inputs", recipe=DATA).iloc[0]
     predicted = _of_orthonormal(scene.dataset, quantity)
-    return changed(plain(row[quantity], scene.cite("inputs") + f": {quantity}"), predicted=predicted)
+    found = plain(row[quantity], scene.cite("inputs") + f": {quantity}")
+    return changed(found, predicted=predicted, extras={"deviation": abs(row[quantity] / predicted - 1)})
 
 
 @statistic()
@@ -392,7 +389,7 @@ def input_error(scene: Scene, centring: str, quantity: str) -> Measurement:
 # --- trends over settings ---------------------------------------------------------------------------------------------
 
 
-@statistic("least", "greatest")
+@statistic()
 def setting_rank(scene: Scene, centring: str, family: str, quantity: str, key: str) -> Measurement:
     """Spearman's rho of a setting, such as `head.layers`, and a number of networks that differ in it alone.
 
@@ -404,7 +401,7 @@ def setting_rank(scene: Scene, centring: str, family: str, quantity: str, key: s
     return changed(found, measured=_spearman(ladder.levels, ladder.values.mean(axis=1)))
 
 
-@statistic("least", "greatest")
+@statistic()
 def setting_slope(scene: Scene, centring: str, family: str, quantity: str, key: str) -> Measurement:
     """Slope of a number of networks over a setting in which alone they differ, by seed."""
     ladder = _ladder(scene, family, quantity, key)
@@ -412,14 +409,14 @@ def setting_slope(scene: Scene, centring: str, family: str, quantity: str, key: 
     return ladder.number(scene, (ladder.values.T * levels).sum(axis=1) / (levels**2).sum(), "slope")
 
 
-@statistic("least", "greatest")
+@statistic()
 def setting_gain(scene: Scene, centring: str, family: str, quantity: str, key: str) -> Measurement:
     """A number of networks at the greatest value of a setting minus that at the least, by seed."""
     ladder = _ladder(scene, family, quantity, key)
     return ladder.number(scene, ladder.values.iloc[-1] - ladder.values.iloc[0], "greatest minus least")
 
 
-@statistic("least", "greatest")
+@statistic()
 def transfer_gain(scene: Scene, centring: str, family: str, over: str) -> Measurement:
     """Test accuracy of a linear probe of the features on other data sets, minus that of the `input` or `untrained`.
 
@@ -464,9 +461,13 @@ def misnamed_data(scene: Scene, centring: str) -> Measurement:
 
 @dataclass(frozen=True)
 class _Curves:
-    """A quantity of each network over layers: rows (recipe, seed), columns depths in order, the input perhaps at 0."""
+    """A quantity of each network over layers: rows (recipe, seed), columns depths in order, the input perhaps at 0.
+
+    `flagged` is how many of a network's values are left out since they are not reliable.
+    """
 
     values: pd.DataFrame
+    flagged: pd.Series
     names: list[str]
     where: str
 
@@ -487,8 +488,19 @@ class _Curves:
         return self.values[self.depth(depth)]
 
     def from_depth(self, first: int) -> pd.DataFrame:
-        """Return the values from a depth on."""
-        return self.values[[depth for depth in self.values.columns if int(depth) >= first]]
+        """Return the values from a depth on, with a column for every depth."""
+        return self.values.reindex(columns=range(first, self.deepest + 1))
+
+    def n_layers(self, scene: Scene) -> pd.Series:
+        """Return how many layers of each network were to be looked at."""
+        return pd.Series([len(scene.recipe(recipe)["layers"]) for recipe, _ in self.values.index], self.values.index)
+
+    def whole(self, scene: Scene, first: int) -> pd.Series:
+        """Say of which networks every layer from a depth on has a value."""
+        wanted = self.n_layers(scene)
+        known = self.from_depth(first).notna()
+        own = known.columns.to_numpy() <= wanted.to_numpy()[:, None]
+        return (known & own).sum(axis=1) == wanted - first + 1
 
     def number(self, scene: Scene, values: pd.Series, what: str) -> Measurement:
         """Make a measurement of a number a network."""
@@ -512,8 +524,7 @@ class _Ladder:
         """Make a measurement of a number a seed."""
         means = ", ".join(f"{level:g}: {mean:.4g}" for level, mean in self.values.mean(axis=1).items())
         found = over_seeds(scene, values, f"{self.where}, {what} ({means})", self.names)
-        extras = {"least": _least(values.to_numpy(dtype=float)), "greatest": _greatest(values.to_numpy(dtype=float))}
-        return changed(found, extras=extras, lacking=tuple(_failed_text(scene, self.names)))
+        return changed(found, lacking=tuple(_failed_text(scene, self.names)))
 
 
 def _curves(scene: Scene, family: str, quantity: str, at: str = "last") -> _Curves:
@@ -531,6 +542,7 @@ def _curves(scene: Scene, family: str, quantity: str, at: str = "last") -> _Curv
         where = scene.cite("networks", recipe=names, quantity=quantity)
     rows = at_end(rows, at)
     numbers = rows[column].astype(float)
+    doubtful = pd.Series(False, index=rows.index)
     if quantity in FLAGGED:
         doubtful = is_false(rows["reliable"])
         numbers = numbers.mask(doubtful)
@@ -544,7 +556,8 @@ def _curves(scene: Scene, family: str, quantity: str, at: str = "last") -> _Curv
         datasets = [scene.dataset_of(scene.recipe(name))["name"] for name in values.index.get_level_values("recipe")]
         values[0] = of_data.reindex(datasets).to_numpy(dtype=float)
     values = _without_failed(scene, values[sorted(values.columns)], names)
-    return _Curves(values, names, f"{where}, {at} steps")
+    flagged = doubtful.groupby([rows["recipe"], rows["seed"]]).sum().reindex(values.index)
+    return _Curves(values, flagged, names, f"{where}, {at} steps")
 
 
 def _covered(scene: Scene, family: str, quantity: str, first: int) -> list[str]:
@@ -682,19 +695,38 @@ def _of_numbers(scene: Scene, values: pd.Series, where: str, names: Sequence[str
     return changed(found, extras={"least": _least(numbers), "greatest": _greatest(numbers)}, lacking=tuple(lacking))
 
 
-def _over_settings(scene: Scene, names: Sequence[str], known: pd.Series, where: str, measured: float) -> Measurement:
-    """Make a measurement over settings, a recipe each, that says which had no number or did not converge."""
-    lacking = [
-        *_failed_text(scene, names),
-        *(f"no reliable number: {name}" for name in names if name not in known.index),
-    ]
+def _over_settings(
+    scene: Scene, names: Sequence[str], rows: pd.DataFrame, values: pd.Series, where: str, limit: float | None = None
+) -> Measurement:
+    """Make a measurement of the greatest of some rows' values, over settings.
+
+    It says which recipes had no number or did not converge; with a `limit` in how many settings none is above it, and
+    in which recipes one is.
+    """
+    known = values.dropna()
+    worst = known.groupby(rows["recipe"]).max()
+    n = _n_settings(scene, worst.index)
+    if limit is not None:
+        off = {str(name): value for name, value in worst.items() if value > limit}
+        where += f" in {n - _n_settings(scene, off)} of {n} settings"
+        where += f"; not in {_with_values(off)}" if off else ""
+    unknown = (f"no reliable number: {name}" for name in names if name not in worst.index)
     return Measurement(
-        *(measured, float("nan"), float("nan"), len(known), where),
+        *(float(worst.max()), float("nan"), float("nan"), n, where),
         recipes=tuple(names),
-        seeds=min(scene.recipe(name)["n_seeds"] for name in names),
-        extras={"settings": float(len(known))},
-        lacking=tuple(lacking),
+        seeds=_fewest_seeds(rows.loc[known.index], names),
+        lacking=(*_failed_text(scene, names), *unknown),
     )
+
+
+def _n_settings(scene: Scene, names: Iterable[str]) -> int:
+    """Count the settings of the law that some recipes are in."""
+    return len({tuple(scene.fact(scene.recipe(name), key) for key in OF_SETTINGS) for name in names})
+
+
+def _fewest_seeds(rows: pd.DataFrame, names: Sequence[str]) -> int:
+    """Return how many seeds that recipe has, of those named, that has rows of the fewest."""
+    return int(rows.groupby("recipe")["seed"].nunique().reindex(list(names), fill_value=0).min())
 
 
 def _require_noise(scene: Scene, some: bool) -> None:

@@ -66,6 +66,24 @@ class Classes:
     shifted_means: torch.Tensor  # (K, d)
     within_squares: float  # Σ_i |z_i - μ_{y_i}|²
 
+    @property
+    def traces(self) -> tuple[float, float]:
+        """Tr Σ_W and Tr Σ_B; the latter is 0 where no more than rounding tells the class means apart."""
+        n_samples = float(self.counts.sum())
+        between = float(self.offsets().square().sum()) / len(self.counts)
+        squares = self.within_squares + float(self.counts @ self.means().square().sum(dim=1))
+        # What rounding leaves of class means that are equal: a sum over classes of squares of a few ulp.
+        is_rounding = between <= (8 * _EPS) ** 2 * squares / n_samples
+        return self.within_squares / n_samples, 0.0 if is_rounding else between
+
+    @property
+    def compression(self) -> float:
+        """C; infinite where classes have one mean but a scatter, NaN where they have neither."""
+        within, between = self.traces
+        if between == 0.0:
+            return float("inf" if within > 0.0 else "nan")
+        return within / between
+
     def _relative(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return μ_k - pivots[0], (K, d), and μ_G - pivots[0], (d,)."""
         relative = (self.pivots - self.pivots[0]) + self.shifted_means
@@ -112,19 +130,13 @@ def measure(rows: Rows, labels: np.ndarray, *, rank_energy: float = 0.95) -> Lay
     if len(labels) != rows.n_samples:
         raise ValueError(f"{len(labels)} labels for {rows.n_samples} samples")
     classes = class_scatter(rows, labels)
-    n_classes = len(classes.counts)
     offsets = classes.offsets()
-    within = classes.within_squares / rows.n_samples
-    between = float(offsets.square().sum()) / n_classes
+    within, between = classes.traces
 
     small_enough = min(rows.n_samples, rows.n_features) <= WHOLE_SIDE
     moments = accumulate(rows, gram=small_enough)
-    frobenius_norm = moments.frobenius_norm["raw"]
-    # What rounding leaves of class means that are equal: a sum over classes of squares of a few ulp.
-    if between <= (8 * _EPS) ** 2 * frobenius_norm**2 / rows.n_samples:
-        between = 0.0
     equinorm, equiangular = _nc2(offsets) if between > 0.0 else (float("nan"), float("nan"))
-    compression = within / between if between > 0.0 else float("inf" if within > 0.0 else "nan")
+    compression = classes.compression
     return LayerMeasures(
         compression=compression,
         discrimination=_discrimination(classes.means()),
@@ -134,7 +146,7 @@ def measure(rows: Rows, labels: np.ndarray, *, rank_energy: float = 0.95) -> Lay
         numerical_rank=(
             numerical_rank(gram_singular_values(moments, "raw"), rank_energy) if small_enough else float("nan")
         ),
-        frobenius_norm=frobenius_norm,
+        frobenius_norm=moments.frobenius_norm["raw"],
         within_trace=within,
         between_trace=between,
         reliable=bool(np.isfinite(compression) and compression >= RELIABLE_COMPRESSION),

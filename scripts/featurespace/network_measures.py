@@ -10,7 +10,9 @@ for NC3 and NC4):
         compression_given    C over the labels that the network was trained with, where these were shuffled
         compression_training, discrimination_training, numerical_rank_training
                              as `measures` has them, with batch normalisation in training mode: each batch is normalised
-                             by its own statistics, as the published curves are. Only where there is such normalisation
+                             by its own statistics, as the published curves are, and is drawn from a shuffled order,
+                             always the same one: samples may be stored class by class. Only where there is such
+                             normalisation
     of the whole network
         nc3                  ‖W/‖W‖ - M/‖M‖‖, Frobenius norms; not where a head stands between features and output
         train_loss           mean loss over the whole training split
@@ -28,7 +30,6 @@ Everything is in evaluation mode unless it says otherwise. Features are those of
 for shuffled labels too; loss, gradient and Y are those of the labels that the network was trained with.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -42,12 +43,12 @@ from torch import Tensor, nn
 from featurespace.architectures import feature_layer, layer_depth, layer_names
 from featurespace.datasets import SPLITS, PreparedDataset, select_sample_set
 from featurespace.errors import FeaturespaceError
-from featurespace.extraction import FORWARD_ROWS, layer_widths, pool
+from featurespace.extraction import FORWARD_ROWS, build_for, layer_widths, pool
 from featurespace.measures import class_scatter, measure
-from featurespace.networks import STACKED_KINDS, BatchNorm, Network, build_network, scale_inputs
+from featurespace.networks import STACKED_KINDS, BatchNorm, Network, scale_inputs
 from featurespace.script import progress
 from featurespace.spectra import Rows
-from featurespace.training import LABELS, sample_losses, seed_sequence
+from featurespace.training import EVALUATION_ORDER, even_bounds, sample_losses, seed_sequence, shuffled
 from featurespace.weights import KeptWeights
 
 COLUMNS = ["dataset", "recipe", "block", "seed", "step", "epoch", "layer", "depth", "quantity", "value"]
@@ -59,15 +60,6 @@ Values = list[tuple[str, str, float]]  # layer ("" for the whole network), quant
 
 
 # --- forward passes ---------------------------------------------------------------------------------------------------
-
-
-def batch_bounds(n_samples: int, batch_size: int | None) -> list[int]:
-    """Cut samples into batches as training does: the fewest of at most `batch_size`, as even as they can be.
-
-    But never into batches of a single sample, which have no statistics. None is one batch of all.
-    """
-    n_batches = max(1, min(math.ceil(n_samples / (batch_size or n_samples)), n_samples // 2))
-    return [n_samples * b // n_batches for b in range(n_batches + 1)]
 
 
 def _block_bounds(n_samples: int, n_rows: int) -> list[int]:
@@ -243,9 +235,7 @@ class _Measurer:
         self.spec, self.dataset, self.weights, self.device = spec, dataset, weights, device
         self.model = spec["model"]
         self.dtype: torch.dtype = getattr(torch, spec["dtype"])
-        self.network = build_network(
-            self.model, dataset.input_shape, dataset.n_classes, 1, self.dtype, head=spec["head"]
-        ).to(device)
+        self.network = build_for(spec, dataset, n_seeds=1).requires_grad_(True).to(device)
         rows = select_sample_set(dataset, spec["sample_set"]["split"], spec["sample_set"]["limit"])
         self.stored = torch.from_numpy(dataset.images[rows]).to(device)
         self.labels = np.asarray(dataset.labels)[rows]
@@ -269,19 +259,18 @@ class _Measurer:
             self.min_norm = min_norm_solutions(inputs, self.training_labels, dataset.n_classes, spec["output_scale"])
 
     def _trained_with(self, labels: np.ndarray, seed: int) -> np.ndarray:
-        """Return the labels (N,) that a seed was trained with, by the random numbers that `training` draws."""
-        if self.spec["task"] != "shuffled-labels":
-            return labels
-        return np.random.default_rng(seed_sequence(seed, self.spec["recipe"], LABELS)).permutation(labels)
+        """Return the labels (N,) that a seed was trained with."""
+        return shuffled(labels, seed, self.spec["recipe"]) if self.spec["task"] == "shuffled-labels" else labels
 
-    def _inputs(self, stored: Tensor, start: int, stop: int) -> Tensor:
+    def _inputs(self, stored: Tensor, rows: slice | Tensor) -> Tensor:
         """Return network inputs of a block, (1, B, *input shape)."""
-        return scale_inputs(stored[start:stop], self.dataset.offset, self.dataset.scale, self.dtype)[None]
+        return scale_inputs(stored[rows], self.dataset.offset, self.dataset.scale, self.dtype)[None]
 
     @torch.no_grad()
-    def _forward(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Return the output and the layers' features of a block of the sample set, {name: (B, d)}."""
-        prediction, taps = self.network(self._inputs(self.stored, start, stop))
+    def _forward(self, start: int, stop: int, order: Tensor | None = None) -> dict[str, Tensor]:
+        """Return output and layers of a block of the sample set, or of an order (N,) of it: {name: (B, d)}."""
+        rows = slice(start, stop) if order is None else order[start:stop]
+        prediction, taps = self.network(self._inputs(self.stored, rows))
         return {OUTPUT: prediction[0]} | {layer: pool(taps[layer], self.spec["pooling"])[0] for layer in self.widths}
 
     def measure(self, seed: int, step: int) -> Values:
@@ -294,7 +283,7 @@ class _Measurer:
             names = [*layer_names(self.model), OUTPUT]
             matrices = [state[f"{layer}.weight"][0].to(torch.float64).numpy() for layer in names]
             values += linear_measures(matrices, self.min_norm[self.weights.seeds.index(seed)])
-        return values + self._in_training_mode(name)
+        return values + self._in_training_mode(name, seed)
 
     def _nearest_means(self, state: Mapping[str, Tensor], name: str, seed: int) -> Values:
         """Measure what the class means of every layer tell: NCC accuracy and NC4, and of the feature layer NC3.
@@ -318,7 +307,7 @@ class _Measurer:
                 values.append((layer, "nc4_mismatch", float(np.mean(nearest != answers))))
                 if self.given is not None:
                     given = self.training_labels[self.weights.seeds.index(seed)][self.given]
-                    values.append((layer, "compression_given", measure(rows, given).compression))
+                    values.append((layer, "compression_given", class_scatter(rows, given).compression))
             if layer == self.last and self.spec["head"] is None:
                 weight = state[f"{OUTPUT}.weight"][0].to(torch.float64).numpy()
                 whole = len(present) == len(weight)  # else a class has no mean
@@ -334,7 +323,7 @@ class _Measurer:
         # adding gradients up costs as much as a few hundred samples' passes through dense layers
         n_rows = 4 * FORWARD_ROWS if self.model["kind"] in STACKED_KINDS else FORWARD_ROWS
         blocks = (
-            (self._inputs(self.training, start, stop), labels[:, start:stop])
+            (self._inputs(self.training, slice(start, stop)), labels[:, start:stop])
             for start, stop in pairwise(_block_bounds(n_samples, n_rows))
         )
         loss, norm = loss_and_gradient_norm(
@@ -342,8 +331,8 @@ class _Measurer:
         )
         return [("", "train_loss", loss), ("", "gradient_norm", norm)]
 
-    def _in_training_mode(self, name: str) -> Values:
-        """Measure layers with each batch of the sample set normalised by its own statistics.
+    def _in_training_mode(self, name: str, seed: int) -> Values:
+        """Measure layers with each batch of the shuffled sample set normalised by its own statistics.
 
         That moves the running statistics, so the network has to be loaded anew before anything else is measured.
         """
@@ -355,10 +344,13 @@ class _Measurer:
         for module in normalising:
             module.train()
         values: Values = []
-        bounds = batch_bounds(n_samples, self.spec["batch_size"])
+        source = seed_sequence(seed, self.spec["recipe"], EVALUATION_ORDER)
+        shuffle = np.random.default_rng(source).permutation(n_samples)
+        forward = partial(self._forward, order=torch.from_numpy(shuffle).to(self.device))
+        bounds = even_bounds(n_samples, self.spec["batch_size"], least=2)  # a single sample has no statistics
         widths = {layer: self.widths[layer] for layer in self.widths if layer in self.spec["layers"]}
-        for layer, rows in _features_by_layer(self._forward, bounds, widths, self.dtype, self.device, name):
-            found = measure(rows, self.labels, rank_energy=self.spec["rank_energy"])
+        for layer, rows in _features_by_layer(forward, bounds, widths, self.dtype, self.device, name):
+            found = measure(rows, self.labels[shuffle], rank_energy=self.spec["rank_energy"])
             values += [
                 (layer, f"{quantity}_training", getattr(found, quantity))
                 for quantity in ("compression", "discrimination", "numerical_rank")

@@ -16,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featurespace.architectures import CONVOLUTIONAL_KINDS, DEEP_KINDS, minimum_side
+from featurespace.architectures import CONVOLUTIONAL_KINDS, DEEP_KINDS, HEADED_KINDS, minimum_side
 from featurespace.convnets import build_convnet
 from featurespace.errors import FeaturespaceError
 
 Taps = dict[str, Tensor]
 
 STACKED_KINDS = ("mlp", "linear", "hybrid")
-PROJECTED_KINDS = ("mlp", "cnn", *DEEP_KINDS)  # a head, or a projection head, may follow their features
 
 
 def stacks_of(model: Mapping[str, Any], seeds: Sequence[int]) -> list[list[int]]:
@@ -416,9 +415,9 @@ def build_network(
                 f"model: this {kind} halves images of {input_shape[1]} x {input_shape[2]} pixels to nothing; it needs "
                 f"at least {least} x {least}"
             )
-    if projection is not None and kind not in PROJECTED_KINDS:
+    if projection is not None and kind not in HEADED_KINDS:
         raise FeaturespaceError(f"model.kind: a network of kind {kind!r} takes no projection head")
-    if head is not None and kind not in PROJECTED_KINDS:
+    if head is not None and kind not in HEADED_KINDS:
         raise FeaturespaceError(f"head: a network of kind {kind!r} takes no head")
     if head is not None and projection is not None:
         raise FeaturespaceError("head: a network with a projection head takes no other head")

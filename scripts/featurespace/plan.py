@@ -28,6 +28,11 @@ from featurespace.config import (
     same_shape,
 )
 
+# what a recipe is beside its data, task, network and length: two recipes may differ in one of these alone
+SETTING = (
+    *("loss", "init", "output_scale", "head", "optimiser", "schedule"),
+    *("augmentation", "dtype", "pooling"),
+)
 DEFAULT_OPTIMISER = {"kind": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
 
@@ -89,11 +94,18 @@ class Plan:
 
     @cached_property
     def theory_recipes(self) -> list[str]:
-        """The recipes that the theory of deep linear networks speaks of."""
+        """The recipes that the theory of deep linear networks speaks of.
+
+        Its predictions are for the rows that a network was trained on, so it is those that must have been measured.
+        """
 
         def is_covered(recipe: Recipe) -> bool:
+            n_samples = self.n_samples(recipe.dataset)
+            is_trained_on = self.study.datasets[recipe.dataset].sample_set.split == "train" or not n_samples["test"]
             return (
-                recipe.model.kind == "linear"
+                is_trained_on
+                and self.sample_set_size(recipe.dataset) == n_samples["train"]
+                and recipe.model.kind == "linear"
                 and recipe.task == "classify"
                 and recipe.loss == "mse"
                 and recipe.init.scheme == "orthogonal"
@@ -376,6 +388,9 @@ class Plan:
             "blocks": len(self.blocks(recipe)),
             "population": self.population(recipe),
             "epochs": section.schedule.epochs if section.schedule else 0,
+            "augmentation": section.augmentation.model_dump() if section.augmentation else None,
+            "dtype": section.dtype,
+            "pooling": section.pooling,
             "optimiser": self._optimiser(recipe),
             # which steps are kept changes no network
             "schedule": section.schedule.model_dump(exclude={"keep_every", "keep_early"}) if section.schedule else None,
@@ -427,18 +442,16 @@ class Plan:
     def test_claims(self) -> dict[str, Any]:
         """What the ledger needs to know of the study to choose and judge the claims' numbers."""
         keys = ["name", "dataset", "task", "kind", "model", "epochs", "n_seeds", "population"]
+        spec: dict[str, Any] = {
+            "study": self.study.study,
+            "ledgers": list(self.study.ledgers),
+            "datasets": [self._dataset_facts(name) for name in self.used_datasets],
+        }
+        if "p-vectors" in self.study.ledgers:
+            spec |= {"references": self.references, "permutations": self.study.analysis.angles.permutations}
         if "layerwise" in self.study.ledgers:
-            keys += ["init", "output_scale", "head", "loss", "layers", "feature_layer", "optimiser", "schedule"]
-        return normalised(
-            self._about(self.recipes, *keys)
-            | {
-                "study": self.study.study,
-                "ledgers": list(self.study.ledgers),
-                "references": self.references,
-                "permutations": self.study.analysis.angles.permutations,
-                "datasets": [self._dataset_facts(name) for name in self.used_datasets],
-            }
-        )
+            keys += [*SETTING, "layers", "feature_layer"]
+        return normalised(self._about(self.recipes, *keys) | spec)
 
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
         section = self.study.datasets[dataset]
@@ -487,8 +500,10 @@ class Plan:
                 named = self.own_recipes if figure == "layer_theory" else self.theory_recipes
                 described, keys = self.theory_recipes, ["model", "init", "output_scale"]
             case "linear_depth" | "transfer":
-                named = described = self.probed_recipes
-                keys = ["loss", "model", "init", "output_scale", "head", "epochs", "optimiser", "schedule"]
+                # all of the study's own, for their colours; those that are not probed by what they are called alone
+                named = [*self.own_recipes, *(name for name in self.probed_recipes if self.population(name))]
+                described = self.probed_recipes
+                keys = ["model", "epochs", *SETTING]
             case "collapse":
                 named, described, keys = self.own_recipes, self.classifier_recipes, ["model"]
             case _:

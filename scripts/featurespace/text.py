@@ -77,10 +77,10 @@ def without_quotes(text: str) -> str:
 def tfidf_rows(texts: Sequence[str], is_training: np.ndarray, n_features: int) -> tuple[np.ndarray, list[str]]:
     """Turn texts into rows of TF-IDF, with terms and their weights from the training texts alone.
 
-    Of the words, in lower case, of two letters and more that are no English stop words, and that occur in at least
-    `MIN_POSTS` of the training texts and in no more than `MAX_SHARE` of them, the most frequent ones count. An entry
-    is (1 + log tf) (1 + log((1 + n) / (1 + df))), and rows have length one (scikit-learn's `TfidfVectorizer`,
-    `sublinear_tf=True`).
+    Of the words, in lower case, of two letters, digits or underscores and more that are no English stop words, and that
+    occur in at least `MIN_POSTS` of the training texts and in no more than `MAX_SHARE` of them, the most frequent ones
+    count. An entry is (1 + log tf) (1 + log((1 + n) / (1 + df))), and rows have length one (scikit-learn's
+    `TfidfVectorizer`, `sublinear_tf=True`).
 
     Parameters
     ----------

@@ -216,8 +216,9 @@ def predict_compression_ratio(data: DataGeometry, setting: Setting) -> list[Pred
         ε² (α² λ_min / n)^{1/L}  <=  C_l / C_{l-1}  <=  ε² (α² λ_max / n)^{1/L}
 
     For l = 1, from the input to the first layer, that part is not small: there is a prediction, but no bounds.
+    Where a class has one sample, C is 0 in every layer, and there is no ratio.
     """
-    if not _is_covered(data, setting):
+    if not _is_covered(data, setting) or data.within_trace == 0.0:
         return [Prediction()] * (setting.depth - 1)
     compression = [prediction.predicted for prediction in predict_compression(data, setting)]
     alpha2, square = setting.output_scale**2, setting.scale**2
@@ -240,7 +241,8 @@ def predict_discrimination(data: DataGeometry, setting: Setting) -> list[Predict
     The law is the line 1 - (1 - l/L) c through D_L = 1, with c the greatest cosine of S^{-1}, that is of the class
     means within the row space of A. That D grows linearly is the paper's (arXiv 2311.02960); the rest is derived here
     under exact balance, a constant tail and minimum-norm weights. The lower bound is Wielandt's, for a Gram matrix of
-    condition κ^{1-l/L}: D_l >= 2 / (1 + κ^{1-l/L}).
+    condition κ^{1-l/L}, up to what of the class means lies outside the row space of A (of order ε^{2l}):
+    D_l >= 2 / (1 + κ^{1-l/L}).
     """
     if not _is_covered(data, setting):
         return [Prediction()] * (setting.depth - 1)
@@ -374,12 +376,13 @@ def tabulate_theory(
     -------
     DataFrame
         The columns COLUMNS: one row a seed, quantity and layer. By layer: compression (depth 0..L-1),
-        compression_ratio (depth l: C_l / C_{l-1}) and discrimination (both 1..L-1), balancedness, top_singular_mean.
-        Without a layer: balancedness (the mean over layers), min_norm_residual and low_rankness (the variance of the
-        tail), of which the theory assumes that they are 0; and measured constants of the data: lambda_min,
-        lambda_max, condition (κ), and, where there are as many dimensions as samples, the residuals of orthonormal
-        rows. `reliable` is that of the layer (for a ratio, of both layers), missing for what is measured on weights;
-        `converged` is missing where nothing was asked.
+        compression_ratio (depth l: C_l / C_{l-1}) and discrimination (both 1..L-1), of the layers that `layers` has
+        (a ratio where it has both), and balancedness and top_singular_mean, of all. Without a layer: balancedness
+        (the mean over layers), min_norm_residual and low_rankness (the variance of the tail), of which the theory
+        assumes that they are 0; and measured constants of the data: lambda_min, lambda_max, condition (κ), and, where
+        there are as many dimensions as samples, the residuals of orthonormal rows. `reliable` is that of the layer (for
+        a ratio, of both layers), missing for what is measured on weights; `converged` is missing where nothing was
+        asked.
 
     Raises
     ------
@@ -430,7 +433,10 @@ def _beside(prediction: Prediction) -> dict[str, float]:
 
 
 def _of_features(layers: pd.DataFrame, data: DataGeometry, setting: Setting) -> list[dict[str, Any]]:
-    """Return rows of compression, its ratios and discrimination, of one seed; `layers` has the input too."""
+    """Return rows of compression, its ratios and discrimination, of one seed; `layers` has the input too.
+
+    There is no row of a layer that was not dumped, and no ratio to or from one.
+    """
     found = {int(row["depth"]): row for row in layers.assign(doubtful=is_false(layers["reliable"])).to_dict("records")}
     rows = []
 
@@ -440,12 +446,15 @@ def _of_features(layers: pd.DataFrame, data: DataGeometry, setting: Setting) -> 
         rows.append(there | _beside(prediction) | {"reliable": reliable})
 
     for depth, prediction in enumerate(predict_compression(data, setting)):
-        add("compression", depth, found[depth]["compression"], prediction)
+        if depth in found:
+            add("compression", depth, found[depth]["compression"], prediction)
     for depth, prediction in enumerate(predict_compression_ratio(data, setting), start=1):
-        before, here = float(found[depth - 1]["compression"]), float(found[depth]["compression"])
-        add("compression_ratio", depth, here / before if before > 0 else NAN, prediction, depth - 1)
+        if {depth - 1, depth} <= found.keys():
+            before, here = float(found[depth - 1]["compression"]), float(found[depth]["compression"])
+            add("compression_ratio", depth, here / before if before > 0 else NAN, prediction, depth - 1)
     for depth, prediction in enumerate(predict_discrimination(data, setting), start=1):
-        add("discrimination", depth, found[depth]["discrimination"], prediction)
+        if depth in found:
+            add("discrimination", depth, found[depth]["discrimination"], prediction)
     return rows
 
 

@@ -121,7 +121,7 @@ def make_timetable(
     """Lay out a recipe's training on `n_samples`; without a schedule there is only step 0."""
     if schedule is None or optimiser is None:
         return Timetable((0, n_samples), 0, (0,), math.nan, "constant", 1.0, (), 1.0)
-    bounds = _even_bounds(n_samples, schedule["batch_size"])
+    bounds = even_bounds(n_samples, schedule["batch_size"])
     n_batches = len(bounds) - 1
     n_steps = schedule["epochs"] * n_batches
     kept = {0, n_steps}
@@ -139,9 +139,12 @@ def make_timetable(
     )
 
 
-def _even_bounds(n_samples: int, batch_size: int | None) -> tuple[int, ...]:
-    """Cut samples into the fewest batches that are no larger than `batch_size`, as even as they can be."""
-    n_batches = math.ceil(n_samples / (batch_size or n_samples))
+def even_bounds(n_samples: int, batch_size: int | None, least: int = 1) -> tuple[int, ...]:
+    """Cut samples into the fewest batches that are no larger than `batch_size`, as even as they can be.
+
+    But into none of fewer than `least` samples, unless there are no more. A size of None is one batch of all.
+    """
+    n_batches = max(1, min(math.ceil(n_samples / (batch_size or n_samples)), n_samples // least))
     return tuple(n_samples * b // n_batches for b in range(n_batches + 1))
 
 
@@ -189,6 +192,11 @@ class Split:
         return (torch.stack(changed) - self.offset) / self.scale
 
 
+def shuffled(labels: np.ndarray, seed: int, recipe: str) -> np.ndarray:
+    """Return the labels (n,) of the training split as a seed of a recipe for `shuffled-labels` is given them."""
+    return np.random.default_rng(seed_sequence(seed, recipe, LABELS)).permutation(labels)
+
+
 def _load_splits(
     spec: Mapping[str, Any], dataset: PreparedDataset, seeds: Sequence[int], device: torch.device
 ) -> tuple[Split, Split]:
@@ -199,9 +207,7 @@ def _load_splits(
         labels = np.asarray(dataset.labels, dtype=np.int64)[rows]
         of_seed = [labels] * len(seeds)
         if code == SPLITS["train"] and spec["task"] == "shuffled-labels":
-            of_seed = [
-                np.random.default_rng(seed_sequence(seed, spec["recipe"], LABELS)).permutation(labels) for seed in seeds
-            ]
+            of_seed = [shuffled(labels, seed, spec["recipe"]) for seed in seeds]
         splits.append(
             Split(
                 stored=torch.from_numpy(dataset.images[rows]).to(device),
@@ -299,7 +305,7 @@ class Trainer:
             len(seeds),
             self.dtype,
             projection={key: contrast[key] for key in ("hidden", "width")} if contrast else None,
-            head=spec.get("head"),
+            head=spec["head"],
         )
         if self._normalises_single_samples():
             raise FeaturespaceError(f"schedule.batch_size: recipe {self.recipe!r} normalises batches of one sample")
@@ -547,7 +553,7 @@ class Trainer:
         order = self._permutations(len(split), EVALUATION_ORDER, code)  # samples may be stored class by class
         sources = self._generators(EVALUATION_AUGMENTATION, code)
         self.network.eval()
-        for start, end in pairwise(_even_bounds(len(split), self.spec["schedule"]["batch_size"])):
+        for start, end in pairwise(even_bounds(len(split), self.spec["schedule"]["batch_size"])):
             rows = order[:, start:end]
             inputs = split.augmented(rows, self.dtype, self.spec["augmentation"], sources, self.n_views)
             prediction = self.spec["output_scale"] * self.network(inputs)[0]

@@ -469,6 +469,8 @@ def test_theory_is_for_deep_linear_networks_from_orthogonal_matrices():
     assert plan.classifier_recipes == ["mlp", "line", "default", "entropy", "shuffled", "hybrid"]
     assert plan.probed_recipes == ["mlp"]
     assert plan.predict_layers("line", 0)["scale"] == 0.3
+    study["datasets"]["rows"]["sample_set"] = {"limit": 12}
+    assert Plan(parse_study(study)).theory_recipes == []  # what is measured is not what was trained on
 
 
 @pytest.mark.parametrize(

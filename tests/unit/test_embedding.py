@@ -99,6 +99,23 @@ def test_a_dead_layer_is_one_point_and_says_so(tmp_path, caplog, value):
     assert "hidden1: all samples are one point" in caplog.text
 
 
+def test_a_layer_that_rounding_alone_spreads_is_one_point_and_says_so(tmp_path, caplog):
+    value = np.float32(1234.5)
+    choice = np.random.default_rng(0).random((60, 8)) < 0.5
+    dead = write_features(
+        tmp_path, {"hidden1": np.where(choice, np.nextafter(value, np.inf), value)}, np.arange(60) % 3
+    )
+    table = embedding.embed_layers(dead, NAMES, SPEC)
+    assert (table[["x", "y"]] == 0).all(axis=None)
+    assert "hidden1: all samples are one point" in caplog.text
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_fewer_than_four_samples_have_no_map(n):
+    points = embedding.embed(np.random.default_rng(0).normal(size=(n, 5)), neighbours=15, min_dist=0.1, seed=0)
+    assert points.shape == (n, 2) and (points == 0).all()
+
+
 def test_a_feature_that_is_not_finite_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "embed", stand_in)
     matrix = np.ones((60, 8))
@@ -144,5 +161,10 @@ def test_the_script_maps_digits_the_same_twice_and_silently(store, tmp_path, cap
     assert table["class_name"].eq("digit " + table["label"].astype(str)).all()
     # digits are known to come apart on such a map, further than in their pixels
     assert table["silhouette_2d"][0] > 0.4 > table["silhouette"][0] > 0.05
-    few = embedding.embed(store.matrix("hidden1", 0, 1)[:8], neighbours=15, min_dist=0.1, seed=0)
-    assert few.shape == (8, 2) and np.isfinite(few).all()
+    for n in (4, 8):
+        few = embedding.embed(store.matrix("hidden1", 0, 1)[:n], neighbours=15, min_dist=0.1, seed=0)
+        assert few.shape == (n, 2) and np.isfinite(few).all() and few.any()
+    # what is said of the map itself is not kept back
+    apart = np.random.default_rng(0).normal(size=(120, 6)) + 1e3 * (np.arange(120) % 6)[:, None]
+    with pytest.warns(UserWarning, match="not fully connected"):
+        embedding.embed(apart, neighbours=5, min_dist=0.1, seed=0)

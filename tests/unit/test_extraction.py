@@ -77,6 +77,7 @@ def recipe(model):
             "keep_early": [],
         },
         "noise": None,
+        "head": None,
         "dtype": "float32",
         "threads": 1,
         "seeds": [3, 8],
@@ -84,7 +85,9 @@ def recipe(model):
 
 
 def dump_spec(spec, **changes):
-    kept = {key: spec[key] for key in ("recipe", "dataset", "block", "task", "model", "dtype", "threads", "seeds")}
+    kept = {
+        key: spec[key] for key in ("recipe", "dataset", "block", "task", "model", "head", "dtype", "threads", "seeds")
+    }
     return (
         kept
         | {

@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from test_figures import assert_sound
 
+from featurespace import measures
 from featurespace.figures import collapse, normalisation_modes
 from featurespace.figures.depths import pale, places
 from featurespace.style import PALETTE, recipe_looks, save_figure
@@ -292,6 +293,11 @@ def test_values_in_doubt_are_kept_in_the_table_and_left_out_of_the_panels(two):
     for title, n in (("Compression", 2), ("Discrimination", 2), ("Numerical rank", 3)):
         evaluation, training = curves_of(panel(figure, title), PALETTE[1])
         assert (len(evaluation[0]), len(training[0])) == (3, n)
+
+
+def test_what_is_in_doubt_is_what_the_layer_tables_call_so():
+    """The figure does not import the measures: they take torch with them."""
+    assert normalisation_modes.LEAST_COMPRESSION == measures.RELIABLE_COMPRESSION
 
 
 # --- what they share --------------------------------------------------------------------------------------------------

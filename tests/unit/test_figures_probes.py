@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
 
+from featurespace.config import parse_study
 from featurespace.figures import embeddings, layer_probes, linear_depth, transfer
-from featurespace.style import save_figure
+from featurespace.plan import Plan
+from featurespace.style import PALETTE, recipe_looks, save_figure
 
 LONG = "-with-a-very-long-name-of-48-characters-or-more-x"
 MLP = {"kind": "mlp", "widths": [8, 8, 8], "batch_norm": True}
@@ -108,10 +110,10 @@ def made(recipes: list[dict[str, Any]], seeds: tuple[int, ...] = (0, 1, 2), targ
 
 
 FIGURES = {
-    "layer_probes": (layer_probes, ("layers", "probes")),
-    "embeddings": (embeddings, ("maps",)),
+    "layer_probes": (layer_probes, ("layers", "probes", "runs")),
+    "embeddings": (embeddings, ("maps", "runs")),
     "linear_depth": (linear_depth, ("runs", "layers")),
-    "transfer": (transfer, ("probes", "layers")),
+    "transfer": (transfer, ("probes", "layers", "runs")),
 }
 
 
@@ -191,6 +193,38 @@ def test_the_same_tables_give_the_same_files(name: str, tmp_path) -> None:
     assert contents[0] == contents[1]
 
 
+def failed(runs: pd.DataFrame, name: str, *seeds: int) -> pd.DataFrame:
+    """Say of some seeds of a recipe that they did not reach the loss at which they were to stop."""
+    gone = (runs["recipe"] == name) & runs["seed"].isin(seeds)
+    return runs.assign(converged=runs["converged"].mask(gone, False))
+
+
+@pytest.mark.parametrize("name", ["linear_depth", "transfer"])
+def test_a_recipe_has_the_colour_of_the_other_figures_where_another_before_it_is_not_probed(name: str) -> None:
+    nothing_else = {"name": "seen", "dataset": "own", "task": "untrained", "kind": "hybrid", "population": ""}
+    spec, tables = made(RECIPES)
+    frame, figure = drawn(name, spec | {"recipes": [nothing_else, *RECIPES]}, tables)
+    (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend() is not None]
+    position = 1 + [r["name"] for r in RECIPES].index(frame["ladder"].iloc[0])
+    assert [handle.get_color() for handle in legend.legend_handles] == [PALETTE[position]]
+
+
+def test_the_plan_gives_every_figure_of_layers_the_same_looks() -> None:
+    net = {"dataset": "digits", "model": {"kind": "mlp", "widths": [8]}, "schedule": {"epochs": 1}}
+    study = {
+        "study": "small",
+        "datasets": {"digits": {"kind": "digits"}},
+        "recipes": {"seen": {"dataset": "digits", "task": "untrained", "model": net["model"]}, "a": net, "b": net},
+        "sweeps": {"head": {"base": "b", "vary": {"head.layers": [1, 2]}}},
+    }
+    plan = Plan(parse_study(study))
+    looks = {name: recipe_looks(plan.plot(name)["recipes"]) for name in ("layers", *FIGURES)}
+    assert list(looks["transfer"]) == list(looks["linear_depth"]) == ["seen", "a", "b", "head-01", "head-02"]
+    for name in FIGURES:
+        assert {recipe: looks[name][recipe] for recipe in ("seen", "a", "b")} == looks["layers"]
+    assert ["head" in r for r in plan.plot("transfer")["recipes"]] == [False, True, True, True, True]
+
+
 # --- layer_probes -----------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +267,18 @@ def test_a_network_that_is_not_trained_has_a_last_step_only() -> None:
     assert_sound(figure)
 
 
+def test_probes_of_a_run_that_did_not_converge_are_dotted_and_said() -> None:
+    spec, tables = made(RECIPES)
+    frame, figure = drawn("layer_probes", spec, {**tables, "runs": failed(tables["runs"], "mlp", 0, 2)})
+    counts = frame.groupby("recipe")["n_not_converged"].max()
+    assert counts[counts > 0].to_dict() == {"mlp": 2}
+    assert "mlp (not converged: 2 seeds)" in words(figure)
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2 and line.get_linestyle() != "None"]
+    dashes = {line.get_color(): line.get_linestyle() for line in curves}
+    assert dashes[PALETTE[0]] != "-" and dashes[PALETTE[2]] == "-"
+    assert_sound(figure)
+
+
 # --- embeddings -------------------------------------------------------------------------------------------------------
 
 
@@ -250,11 +296,21 @@ def test_maps_are_ordered_by_recipe_depth_and_class_and_named() -> None:
     assert said.count("class 2") == 7
 
 
+def test_a_map_of_a_network_that_did_not_converge_says_so() -> None:
+    spec, tables = made(RECIPES)
+    runs = failed(failed(tables["runs"], "mlp", 0), "labels", 1, 2)  # of the labels, seed 0 is shown
+    frame, figure = drawn("embeddings", spec, {**tables, "runs": runs})
+    assert set(frame.loc[frame["converged"].eq(False), "recipe"]) == {"mlp"}
+    headings = [text.get_text() for text in figure.findobj(Text) if text.get_weight() == "bold"]
+    assert headings == ["mlp, not converged", "hybrid", "labels"]
+    assert_sound(figure)
+
+
 def test_many_classes_are_in_the_legend_only() -> None:
     spec, tables = made([recipe("mlp")])
     labels = np.arange(len(tables["maps"])) % 20
     maps = tables["maps"].assign(label=labels, class_name=[f"class {k:02}" for k in labels])
-    _, figure = drawn("embeddings", spec, {"maps": maps})
+    _, figure = drawn("embeddings", spec, {**tables, "maps": maps})
     assert words(figure).count("class 07") == 1
     assert_sound(figure)
     looks = [(line.get_color(), line.get_marker()) for line in figure.axes[0].lines]
@@ -372,11 +428,50 @@ def test_heads_are_an_axis_with_controls_beside() -> None:
     row = of(frame, panel="compression", part="mean", head_layers=2).iloc[0]
     assert row["value"] == pytest.approx(stats.gmean(layers))
     for panel in transfer.PANELS:
-        means = of(frame, panel=panel, which="features", part="mean")
+        means = of(frame, panel=panel, which="features", part="mean").query("head_layers > 0")
         rho = stats.spearmanr(means["head_layers"], means["value"]).statistic
         assert of(frame, panel=panel, part="rank")["value"].iloc[0] == pytest.approx(rho)
     assert "transfer: ρ = +1.00" in words(figure)
     assert "C: ρ = −1.00" in words(figure)
+
+
+def test_a_network_without_a_head_is_drawn_and_not_ranked() -> None:
+    """The published ranks, and the claims, are of one to five layers."""
+    spec, tables = made(RECIPES)
+    best = tables["probes"]["recipe"] == "mlp"
+    probes = tables["probes"].assign(test_accuracy=tables["probes"]["test_accuracy"].mask(best, 0.99))
+    frame, figure = drawn("transfer", spec, {**tables, "probes": probes})
+    means = of(frame, panel="transfer", which="features", part="mean")
+    assert list(means["head_layers"]) == [0, 1, 2, 3]
+    assert of(frame, panel="transfer", part="rank")["value"].item() == pytest.approx(1)
+    assert "transfer: ρ = +1.00" in words(figure)
+    two = [r for r in RECIPES if r["name"] != "head-3"]
+    assert of(drawn("transfer", *made(two))[0], part="rank").empty
+
+
+def test_heads_of_runs_that_did_not_converge_are_left_out_and_named() -> None:
+    spec, tables = made(RECIPES)
+    runs = failed(failed(tables["runs"], "head-2", 0, 1, 2), "head-1", 1)
+    frame, figure = drawn("transfer", spec, {**tables, "runs": runs})
+    for panel in transfer.PANELS:
+        means = of(frame, panel=panel, which="features", part="mean")
+        assert list(means["head_layers"]) == [0, 1, 3]
+        assert list(means["n_seeds"]) == [3, 2, 3]
+        assert set(of(frame, panel=panel, which="features", part="seed", head_layers=1)["seed"]) == {0, 2}
+    assert set(of(frame, which="untrained", part="mean")["head_layers"]) == {0, 1, 3}
+    assert of(frame, part="rank").empty  # of two
+    assert frame.groupby("recipe")["n_not_converged"].max()[["mlp", "head-1", "head-2"]].tolist() == [0, 1, 3]
+    said = words(figure).replace("\n", " ")
+    assert "head-1 (1 seed)" in said and "head-2 (3 seeds)" in said
+    assert_sound(figure)
+
+
+def test_where_no_head_converged_there_is_a_note() -> None:
+    spec, tables = made(RECIPES)
+    runs = tables["runs"].assign(converged=False)
+    frame, figure = drawn("transfer", spec, {**tables, "runs": runs})
+    assert set(frame["n_not_converged"]) == {3}
+    assert not figure.axes and "converged" in words(figure)
 
 
 def test_heads_of_other_widths_share_the_network_without_one() -> None:

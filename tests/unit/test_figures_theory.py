@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from featurespace.figures import assumptions, law_sweep, layer_theory
 from featurespace.preparation import orthonormal_rows
+from featurespace.rules import RULES
 from featurespace.style import save_figure
 from featurespace.tables import read_table
 from featurespace.theory import tabulate_theory
@@ -304,6 +306,19 @@ def test_published_points_are_there_for_the_paper_s_setting_only() -> None:
     }
     for name, other in others.items():
         assert (assumptions.tidy(tables_of(other), other)["source"] != "published").all(), name
+
+
+def test_published_points_are_those_of_the_decision_rules() -> None:
+    rules = yaml.safe_load((RULES / "layerwise.yaml").read_text(encoding="utf-8"))
+    claims = {rule["claim"]: rule for rule in rules["claims"]}
+    for quantity, claim in (("balancedness", "t5-balance-{family}"), ("min_norm_residual", "t5-min-norm-{family}")):
+        assert claims[claim]["arguments"] == {"quantity": quantity}
+        points = {entry["family"]: entry["published"] for entry in claims[claim]["each"]}
+        drawn = {
+            f"e3-depth-{depth}" if width == 400 else f"e3-width-{width}": value
+            for depth, width, value in assumptions.PUBLISHED[quantity]
+        }
+        assert drawn == points
 
 
 def test_published_points_are_hollow_and_said_to_be_digitised() -> None:

@@ -127,6 +127,18 @@ def test_a_ridge_too_small_for_equal_features_is_named():
         gathered(doubled, labels, 3, [200]).solve(1e-30)
 
 
+def test_products_are_factored_where_they_are():
+    """A layer of 16384 features has 2 GiB of them: a copy, or two, would be as much again."""
+    features, labels = clusters(200, 30, 3)
+    moments = gathered(features, labels, 3, [64])
+    place = moments.gram.data_ptr()
+    gram = np.tril(moments.gram.numpy()) + np.tril(moments.gram.numpy(), -1).T
+    moments.solve(1e-2)
+    assert moments.gram.data_ptr() == place
+    factor = np.tril(moments.gram.numpy())
+    np.testing.assert_allclose(factor @ factor.T, gram + 1e-2 * np.trace(gram) / 30 * np.eye(30), rtol=1e-10)
+
+
 # --- whole streams ----------------------------------------------------------------------------------------------------
 
 
@@ -207,10 +219,11 @@ def test_without_test_samples_only_the_training_accuracy_is_known():
     assert found.train_accuracy > 0.5
 
 
+@pytest.mark.parametrize("row", [123, 350], ids=["training", "test"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_feature_that_is_not_finite_is_named(value):
+def test_a_feature_that_is_not_finite_is_named(value, row):
     features, labels = clusters(420, 20, 4)
-    features[123, 5] = value
+    features[row, 5] = value
     with pytest.raises(FeaturespaceError, match="the layers of x, layer layer, seed 0: a feature is NaN or infinite"):
         probed(features, labels, name="the layers of x")
 

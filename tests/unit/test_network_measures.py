@@ -20,7 +20,6 @@ from featurespace.datasets import PreparedDataset
 from featurespace.errors import FeaturespaceError
 from featurespace.network_measures import (
     COLUMNS,
-    batch_bounds,
     linear_measures,
     measure_run,
     min_norm_solutions,
@@ -28,7 +27,7 @@ from featurespace.network_measures import (
 )
 from featurespace.networks import build_network
 from featurespace.stores import sample_hash, store_draft, write_digest, write_group
-from featurespace.training import TrainedRun, train_block
+from featurespace.training import EVALUATION_ORDER, TrainedRun, seed_sequence, train_block
 from featurespace.weights import KeptWeights, publish
 
 CPU = torch.device("cpu")
@@ -209,7 +208,7 @@ def gradient_by_hand(spec: dict, w: dict, x: np.ndarray, labels: np.ndarray) -> 
     return loss, float(np.sqrt(squares))
 
 
-def measures_by_hand(spec: dict, w: dict, dataset: PreparedDataset, training_labels: np.ndarray) -> dict:
+def measures_by_hand(spec: dict, seed: int, w: dict, dataset: PreparedDataset, training_labels: np.ndarray) -> dict:
     """{(layer, quantity): value} of one seed's network at one step, on 60 samples of the whole data set."""
     rows = sample_set_rows(dataset)
     labels = dataset.labels[rows]
@@ -222,10 +221,11 @@ def measures_by_hand(spec: dict, w: dict, dataset: PreparedDataset, training_lab
         expected[layer, "ncc_accuracy"] = float(np.mean(nearest == labels))
         expected[layer, "nc4_mismatch"] = float(np.mean(nearest != answers))
     if spec["model"].get("batch_norm"):
-        taps = forward_by_hand(spec, w, x, [0, 20, 40, 60])
+        order = batch_order(spec, seed, 60)
+        taps = forward_by_hand(spec, w, x[order], [0, 20, 40, 60])
         for layer in layer_names(spec["model"]):
-            expected[layer, "compression_training"] = reference.compression(taps[layer], labels)
-            expected[layer, "discrimination_training"] = reference.discrimination(taps[layer], labels)
+            expected[layer, "compression_training"] = reference.compression(taps[layer], labels[order])
+            expected[layer, "discrimination_training"] = reference.discrimination(taps[layer], labels[order])
             expected[layer, "numerical_rank_training"] = reference.numerical_rank(taps[layer])
     if spec["head"] is None:
         features = forward_by_hand(spec, w, x)[layer_names(spec["model"])[-1]]
@@ -239,6 +239,10 @@ def measures_by_hand(spec: dict, w: dict, dataset: PreparedDataset, training_lab
     if spec["model"]["kind"] == "linear":
         expected |= linear_by_hand(spec, w, x.reshape(len(x), -1), training_labels)
     return expected
+
+
+def batch_order(spec: dict, seed: int, n: int) -> np.ndarray:
+    return np.random.default_rng(seed_sequence(seed, spec["recipe"], EVALUATION_ORDER)).permutation(n)
 
 
 def sample_set_rows(dataset: PreparedDataset) -> np.ndarray:
@@ -295,7 +299,7 @@ def test_every_measure_of_a_run_is_what_numpy_makes_of_its_weights(name, runs, i
             if spec["task"] == "shuffled-labels":
                 labels = shuffled_labels(spec, images, seed)
                 assert (labels != train).any()
-            expected = measures_by_hand(spec, state_of(weights, seed, step), images, labels)
+            expected = measures_by_hand(spec, seed, state_of(weights, seed, step), images, labels)
             found = values_of(table, seed, step)
             assert found.keys() == expected.keys()
             for key, value in expected.items():
@@ -385,6 +389,31 @@ def test_modes_of_normalisation_differ_and_leave_no_trace(runs, images):
     assert (both.loc[compression, "value"] != whole.loc[compression, "value"]).all()
 
 
+def test_samples_stored_class_by_class_are_normalised_in_mixed_batches(runs, images):
+    """As those of the newsgroups and the orthonormal rows are; a batch of one class has no class means to compare."""
+    spec, _, weights = runs["mlp"]
+    rows = np.tile(np.arange(N_SAMPLES), 10)
+    mixed = at_rows(images, np.random.default_rng(0).permutation(rows))
+    in_order = at_rows(images, rows[np.argsort(images.labels[rows], kind="stable")])
+    asked = measuring_spec(spec, batch_size=150, sample_set={"split": "all", "limit": None})
+    expected, found = (measure_run(asked, dataset, weights, CPU) for dataset in (mixed, in_order))
+    for quantity in ("compression_training", "discrimination_training"):
+        chosen = expected["quantity"] == quantity
+        assert found.loc[chosen, "value"].to_numpy() == pytest.approx(expected.loc[chosen, "value"], rel=0.03)
+
+
+def test_no_batch_is_a_single_sample_which_has_no_statistics(runs, images):
+    spec, _, weights = runs["mlp"]
+    ones, twos = (measure_run(measuring_spec(spec, batch_size=size), images, weights, CPU) for size in (1, 2))
+    pd.testing.assert_frame_equal(ones, twos, check_exact=True)
+
+
+def at_rows(dataset: PreparedDataset, rows: np.ndarray) -> PreparedDataset:
+    by_sample = {name: getattr(dataset, name)[rows] for name in ("images", "labels", "split")}
+    ids = np.arange(len(rows))
+    return PreparedDataset(**vars(dataset) | by_sample | {"sample_ids": ids, "sample_hash": sample_hash(ids)})
+
+
 def test_layers_that_are_not_dumped_are_left_out_but_nc3_stays(runs, images):
     spec, _, weights = runs["hybrid"]
     whole = measure_run(measuring_spec(spec), images, weights, CPU)
@@ -429,7 +458,8 @@ def test_convolutional_networks_are_measured_in_both_modes(model, images, tmp_pa
         found = values_of(table, seed, step)
         with torch.no_grad():
             output, taps = network.eval()(x[None])
-            batches = [network.train()(x[None, start : start + 20])[1] for start in (0, 20, 40)]
+            order = batch_order(spec, seed, 60)
+            batches = [network.train()(x[None, order[start : start + 20]])[1] for start in (0, 20, 40)]
         for layer in layer_names(model):
             in_training = torch.cat([batch[layer][0] for batch in batches])
             features, in_training = (
@@ -438,13 +468,25 @@ def test_convolutional_networks_are_measured_in_both_modes(model, images, tmp_pa
             nearest = reference.nearest_class_mean(features, labels)
             assert found[layer, "ncc_accuracy"] == np.mean(nearest == labels)
             assert found[layer, "nc4_mismatch"] == np.mean(nearest != output[0].argmax(1).numpy())
-            expected = reference.compression(in_training, labels)
+            expected = reference.compression(in_training, labels[order])
             assert found[layer, "compression_training"] == pytest.approx(expected, rel=1e-10)
-            expected = reference.discrimination(in_training, labels)
+            expected = reference.discrimination(in_training, labels[order])
             assert found[layer, "discrimination_training"] == pytest.approx(expected, rel=1e-10)
             assert found[layer, "numerical_rank_training"] == reference.numerical_rank(in_training)
-        assert 0 <= found["", "nc3"] <= 2
-        assert found["", "gradient_norm"] > 0
+        state = weights.read([seed], step)
+        # of the last layer, in evaluation mode
+        means = np.stack([features[labels == k].mean(axis=0) for k in range(N_CLASSES)]) - features.mean(axis=0)
+        weight = state["output.weight"][0].numpy()
+        gap = weight / np.sqrt((weight**2).sum()) - means / np.sqrt((means**2).sum())
+        assert found["", "nc3"] == pytest.approx(np.sqrt((gap**2).sum()), rel=1e-10)
+        network.load_state_dict(state)  # training mode has moved the running statistics
+        training = np.flatnonzero(images.split == 0)
+        output, _ = network.eval()(torch.from_numpy(images.inputs(training, np.float64))[None])
+        loss = torch.nn.functional.cross_entropy(output[0], torch.from_numpy(images.labels[training]))
+        loss.backward()
+        squares = sum(float((parameter.grad**2).sum()) for parameter in network.parameters())
+        assert found["", "train_loss"] == pytest.approx(loss.item(), rel=1e-10)
+        assert found["", "gradient_norm"] == pytest.approx(squares**0.5, rel=1e-10)
 
 
 def test_a_run_that_kept_only_its_start_is_measured_once(images, tmp_path):
@@ -506,21 +548,6 @@ def test_gpu_agrees_with_cpu(name, runs, images):
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("n", "size", "expected"),
-    [
-        (60, 20, [0, 20, 40, 60]),
-        (60, None, [0, 60]),
-        (61, 20, [0, 15, 30, 45, 61]),
-        (5, 2, [0, 2, 5]),  # not 2, 2 and 1: a single sample has no variance
-        (3, 1, [0, 3]),
-        (1, 1, [0, 1]),
-    ],
-)
-def test_batches_are_even_and_never_of_one(n, size, expected):
-    assert batch_bounds(n, size) == expected
 
 
 def test_self_duality_is_zero_of_weights_that_are_the_class_means():

@@ -32,6 +32,7 @@ from featurespace.training import (
     HISTORY_COLUMNS,
     METRICS,
     ORDER,
+    even_bounds,
     make_timetable,
     resume_folder,
     sample_losses,
@@ -451,6 +452,23 @@ def test_kept_steps_are_the_first_the_last_the_early_and_every_so_many_epochs():
     assert timetable.n_steps == 20
     assert timetable.kept == (0, 1, 2, 8, 16, 20)
     assert [timetable.epoch(step) for step in timetable.kept] == [0, 0.25, 0.5, 2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "least", "expected"),
+    [
+        (60, 20, 1, (0, 20, 40, 60)),
+        (60, None, 1, (0, 60)),
+        (61, 20, 2, (0, 15, 30, 45, 61)),
+        (5, 2, 1, (0, 1, 3, 5)),
+        (5, 2, 2, (0, 2, 5)),  # not 1, 2 and 2
+        (3, 1, 1, (0, 1, 2, 3)),
+        (3, 1, 2, (0, 3)),
+        (1, 1, 2, (0, 1)),
+    ],
+)
+def test_batches_are_even_and_no_smaller_than_asked(n, size, least, expected):
+    assert even_bounds(n, size, least) == expected
 
 
 def test_the_full_batch_is_one_step_an_epoch_and_cosine_ends_at_its_fraction():

@@ -45,7 +45,10 @@ SUBSPACES = {"compare_subspaces"} | plots("subspace_angles") | CLAIMS
 ENTRIES = {"tabulate_entries"} | plots("entry_densities", "entry_samples", "mean_control") | CLAIMS
 SIMILARITY = {"compare_similarity"} | plots("similarity") | CLAIMS
 SENSITIVITY = {"assess_sensitivity"} | plots("sensitivity") | CLAIMS
-RUN_TABLE = {"tabulate_runs"} | plots("layers", "linear_depth", "collapse", "normalisation_modes") | POPULATION
+OF_LAYERS = plots(
+    *("layers", "layer_probes", "normalisation_modes", "collapse", "embeddings", "linear_depth", "transfer")
+)
+RUN_TABLE = {"tabulate_runs"} | OF_LAYERS | POPULATION
 PREDICTED = {"predict_layers/line/block-0"} | plots("layer_theory", "law_sweep", "assumptions") | CLAIMS
 
 
@@ -192,7 +195,9 @@ NEW_RUN = (
     {"train_run/new/block-0", "dump_features/new/block-0"} | analysed("runs/new/block-0") | ended("runs/new/block-0")
 )
 # what every own recipe is known to; the run table and the statistics know of members and classifiers only
-EVERY_TABLE = COMPARISON | SUBSPACES | ENTRIES | SIMILARITY | SENSITIVITY | RUN_TABLE | EVERY_PLOT | STUDY
+OF_RECIPES = plots(*({*FIGURES} - {"law_sweep", "assumptions"}))  # these two know deep linear networks only
+TABLES = COMPARISON | SUBSPACES | ENTRIES | SIMILARITY | SENSITIVITY | RUN_TABLE
+EVERY_TABLE = TABLES | OF_RECIPES | STUDY
 
 STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     "nothing": (lambda study: None, set()),
@@ -274,7 +279,11 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     "the permutations' seed": (setting("analysis.angles.permutation_seed", 1), COMPARISON | STUDY),
     "the split's seed": (setting("datasets.digits.split_seed", 1), prepared("digits") | STUDY),
     "the momentum": (setting("recipes.line.optimiser", {"kind": "adam", "weight_decay": 0.1}), trained("line") | STUDY),
-    "the loss": (setting("recipes.line.loss", "cross-entropy"), trained("line") | plots("training") | STUDY),
+    # theory speaks of squared error
+    "the loss": (
+        setting("recipes.line.loss", "cross-entropy"),
+        trained("line") - {"predict_layers/line/block-0"} | plots("training") | STUDY,
+    ),
     "the output scale": (setting("recipes.line.output_scale", 2), trained("line") | STUDY),
     "the precision": (setting("recipes.line.dtype", "float64"), trained("line") | STUDY),
     "the threads": (setting("recipes.line.threads", 2), trained("line") | STUDY),
@@ -282,30 +291,39 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
         setting("recipes.mlp.augmentation", {"pad_crop": 1}),
         trained("mlp", "few-01") | STUDY,
     ),
-    "the task": (setting("recipes.line.task", "shuffled-labels"), trained("line") | EVERY_TABLE),
+    "the task": (
+        setting("recipes.line.task", "shuffled-labels"),
+        trained("line") - {"predict_layers/line/block-0"} | EVERY_TABLE,
+    ),
     "pooling, where nothing is pooled": (setting("recipes.mlp.pooling", "flatten"), STUDY),
     "feature stores that need not be kept": (setting("keep_features", False), STUDY),
     "the same seeds, as a list": (setting("recipes.mlp.seeds", [0, 1, 2]), STUDY),
     "a seed added to a list, which leaves the full block alone": (
         setting("recipes.mlp.seeds", [0, 1, 2, 7]),
-        {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features")}
+        {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features", "measure_networks", "probe_layers")}
         | analysed("runs/mlp/block-1")
         | ended("runs/mlp/block-1")
-        | EVERY_TABLE,
+        | TABLES
+        | plots("layer_probes", "spectra", "explained_variance", "training")
+        | STUDY,
     ),
     "a seed that refills the last block": (
         setting("recipes.mlp.seeds", 4),
-        {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features")}
+        {f"{stage}/mlp/block-1" for stage in ("train_run", "dump_features", "measure_networks", "probe_layers")}
         | analysed("runs/mlp/block-1")
         | ended("runs/mlp/block-1")
-        | EVERY_TABLE,
+        | TABLES
+        | plots("layer_probes", "spectra", "explained_variance", "training")
+        | STUDY,
     ),
     "a seed that opens a block": (
         setting("recipes.seen.seeds", 2),
         {f"{stage}/seen/block-1" for stage in ("train_run", "dump_features")}
         | analysed("runs/seen/block-1")
         | ended("runs/seen/block-1")
-        | EVERY_TABLE,
+        | TABLES
+        | plots("spectra", "explained_variance", "training")
+        | STUDY,
     ),
     "a new recipe": (setting("recipes.new", ANOTHER), NEW_RUN | EVERY_TABLE),
     "a recipe less": (without_seen, EVERY_TABLE),
@@ -411,24 +429,29 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/entries.py": ENTRIES,
     "featurespace/similarity.py": SIMILARITY,
     "featurespace/sensitivity.py": SENSITIVITY,
-    "featurespace/statistics.py": POPULATION,
+    "featurespace/statistics.py": POPULATION | plots("linear_depth", "transfer"),
     "featurespace/population.py": POPULATION,
     "featurespace/claim_statistics.py": CLAIMS,
     "featurespace/layer_statistics.py": CLAIMS,
     "featurespace/evidence.py": CLAIMS,
     "featurespace/claims.py": CLAIMS,
     "featurespace/rules.py": CLAIMS,
-    "featurespace/tables.py": EVERY_PLOT | RUN_TABLE,
+    "featurespace/tables.py": EVERY_PLOT | RUN_TABLE | PREDICTED,
     "featurespace/figures/series.py": EVERY_PLOT,
     "featurespace/style.py": EVERY_PLOT,
     "featurespace/figures/panels.py": plots(*WITH_PANELS),
-    "featurespace/figures/depths.py": plots("collapse", "normalisation_modes", "layer_probes"),
+    "featurespace/figures/depths.py": plots(
+        "collapse", "normalisation_modes", "layer_probes", "linear_depth", "transfer"
+    ),
     "featurespace/figures/headings.py": plots(
-        "collapse", "normalisation_modes", "layer_probes", "embeddings", "linear_depth", "transfer"
+        *("layer_theory", "collapse", "normalisation_modes", "layer_probes", "embeddings", "linear_depth", "transfer")
     ),
     "featurespace/figures/ladders.py": plots("linear_depth", "transfer"),
-    "featurespace/figures/convergence.py": plots("layer_theory", "law_sweep", "assumptions", "linear_depth"),
+    "featurespace/figures/convergence.py": plots(
+        "layer_theory", "law_sweep", "assumptions", "linear_depth", "transfer"
+    ),
     **{f"featurespace/figures/{name}.py": plots(name) for name in FIGURES},
+    "featurespace/figures/layers.py": plots("layers", "linear_depth", "transfer"),
     "featurespace/run_table.py": RUN_TABLE,
     "featurespace/report.py": REPORT,
 }

@@ -22,6 +22,7 @@ from featurespace.style import (
     styled,
     title_panel,
 )
+from featurespace.tables import is_false
 
 COLUMNS = [
     "dataset",
@@ -38,19 +39,22 @@ COLUMNS = [
     "y",
     "silhouette",
     "silhouette_2d",
+    "converged",
 ]
 DOTS = 1.5  # their zorder
 LEAST_COLUMNS = 3  # fewer maps are no larger
 NAMED, LETTERS = 12, 12  # more classes, or longer names, would hide a map on which they stood
 
 
-def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
+def tidy(tables: pd.DataFrame, runs: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     """Return the maps in the study's order.
 
     Parameters
     ----------
     tables
         The `embedding.csv` of the first blocks, stacked; may be empty.
+    runs
+        `runs.csv`, for `converged`.
     spec
         `recipes`: the study's recipes in order.
 
@@ -58,10 +62,12 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     -------
     DataFrame
         dataset, recipe, seed, step, epoch, layer, depth, sample, label, class_name, x, y, silhouette (of the layer's
-        features on these samples), silhouette_2d (of the map), ordered by recipe, depth, class and sample.
+        features on these samples), silhouette_2d (of the map), converged (missing where no loss was to be reached),
+        ordered by recipe, depth, class and sample.
     """
     if tables.empty:
         return pd.DataFrame(columns=COLUMNS)
+    tables = tables.merge(runs[["recipe", "seed", "converged"]], on=["recipe", "seed"], how="left")
     return in_study_order(tables, spec["recipes"], "depth", "label", "sample")[COLUMNS]
 
 
@@ -121,7 +127,9 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     for row, recipe in enumerate(rows):
         own = frame[frame["recipe"] == recipe]
         dataset = own["dataset"].iloc[0]
-        heading = f"{recipe} ({dataset})" if several else recipe
+        heading = elide(f"{recipe} ({dataset})" if several else recipe, 60)
+        if is_false(own["converged"]).any():
+            heading += ", not converged"
         for column in range(n_columns):
             axes = grid[row, column]
             part = own[own["depth"] == depths[column]] if column < len(depths) else own.iloc[:0]
@@ -133,7 +141,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
             number = f"{part['silhouette'].iloc[0]:+.2f}".replace("-", "−")
             title = f"{elide(part['layer'].iloc[0], 14)}\nsilhouette {number}"
             if part["depth"].iloc[0] == own["depth"].min():
-                head_row(axes, elide(heading, 60), title)
+                head_row(axes, heading, title)
             else:
                 title_panel(axes, title)
     entries: list[Line2D] = []

@@ -8,11 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from featurespace.architectures import INPUT_LAYER
-from featurespace.figures.depths import at_the_ends, classifiers_of, depth_axis, draw_layers, places, recipe_entries
-from featurespace.figures.headings import head_row
+from featurespace.figures.depths import (
+    at_the_ends,
+    classifiers_of,
+    count_not_converged,
+    depth_axis,
+    draw_layers,
+    places,
+    recipe_entries,
+)
+from featurespace.figures.headings import start_panel
 from featurespace.figures.series import datasets_of, in_study_order
 from featurespace.style import (
-    FAINT,
     INK,
     elide,
     legend_above,
@@ -21,7 +28,6 @@ from featurespace.style import (
     note_figure,
     recipe_looks,
     styled,
-    title_panel,
 )
 
 DATA = "data"
@@ -44,10 +50,11 @@ COLUMNS = [
     "value",
     "low",
     "high",
+    "n_not_converged",
 ]
 
 
-def tidy(layers: pd.DataFrame, probes: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
+def tidy(layers: pd.DataFrame, probes: pd.DataFrame, runs: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     """Sum up ranks and probes over seeds, at the first and the last step of each run.
 
     Parameters
@@ -56,6 +63,8 @@ def tidy(layers: pd.DataFrame, probes: pd.DataFrame, spec: Mapping[str, Any]) ->
         The `layers.csv` of all origins, stacked; the data sets' own rows are those of the recipe `data`, depth 0.
     probes
         The `layer_probes.csv` of the runs, stacked. Rows of other data sets than the recipe's own are left aside.
+    runs
+        `runs.csv`, for `converged`.
     spec
         `recipes`: the study's recipes in order.
 
@@ -63,7 +72,8 @@ def tidy(layers: pd.DataFrame, probes: pd.DataFrame, spec: Mapping[str, Any]) ->
     -------
     DataFrame
         dataset, recipe (`data`: the input), layer, depth, measure (numerical_rank | train_accuracy | test_accuracy,
-        in percent), stage (first | last), step, epoch, n_seeds, value (mean over seeds), low, high (extremes).
+        in percent), stage (first | last), step, epoch, n_seeds, value (mean over seeds), low, high (extremes),
+        n_not_converged (seeds; 0 for the data).
     """
     if probes.empty:
         return pd.DataFrame(columns=COLUMNS)
@@ -79,6 +89,7 @@ def tidy(layers: pd.DataFrame, probes: pd.DataFrame, spec: Mapping[str, Any]) ->
         if len(table):
             parts.append(at_the_ends(table.assign(doubtful=False), measure).assign(measure=measure))
     frame = pd.concat(parts, ignore_index=True).dropna(subset=["value"])
+    frame["n_not_converged"] = frame["recipe"].map(count_not_converged(runs)).fillna(0).astype(int)
     frame["_measure"] = frame["measure"].map({name: i for i, name in enumerate(PANELS)})
     return in_study_order(frame, spec["recipes"], "dataset", "_measure", "stage", "depth")[COLUMNS]
 
@@ -92,7 +103,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
         return note_figure(
             "No layer was probed: this study has no network that learns the classes of data with a test split."
         )
-    frame = frame.assign(reliable=True, n_not_converged=0)
+    frame = frame.assign(reliable=True)
     figure = new_figure(2.05 * len(blocks) + 0.25)
     grid = figure.subplots(len(blocks), len(PANELS), squeeze=False)
     for row, dataset in enumerate(blocks):
@@ -103,13 +114,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
         for column, (measure, (title, label)) in enumerate(PANELS.items()):
             axes = grid[row, column]
             part = rows[rows["measure"] == measure]
-            if column == 0:
-                head_row(axes, elide(dataset, 60), title)
-            else:
-                title_panel(axes, title)
-            if part.empty:
-                axes.set_axis_off()
-                axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+            if not start_panel(axes, column, elide(dataset, 60), title, part):
                 continue
             start = part[part["recipe"] == DATA]
             for name in names:

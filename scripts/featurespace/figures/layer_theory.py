@@ -1,6 +1,6 @@
 """Compression, its ratio from layer to layer, and discrimination: as measured, as predicted, as bounded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from featurespace.figures.convergence import leave_out_unconverged, name_unconverged, unconverged_rows
+from featurespace.figures.headings import end_row, head_row
 from featurespace.figures.series import in_study_order
 from featurespace.style import (
     FAINT,
@@ -139,17 +140,6 @@ def _draw_quantity(axes: Axes, part: pd.DataFrame, quantity: str, look: Look) ->
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 
-def _head_row(row: Sequence[Axes], name: str, about: str) -> None:
-    """Put a recipe's name and setting above its panels; longer than a panel is wide, they must not move it."""
-    title_panel(row[0], row[0].get_title(loc="left"), heading=" ")
-    styles: list[dict[str, Any]] = [{"weight": "bold", "size": 9, "ha": "left"}, {"color": FAINT, "ha": "right"}]
-    for axes, x, text, style in zip((row[0], row[-1]), (0, 1), (name, about), styles, strict=True):
-        note = axes.annotate(
-            text, (x, 1), xycoords="axes fraction", xytext=(0, 18), textcoords="offset points", va="bottom", **style
-        )
-        note.set_in_layout(False)
-
-
 @styled
 def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     """Draw C, its ratio and D against depth: a row a recipe."""
@@ -182,7 +172,9 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
         about = describe(recipe, datasets[recipe["dataset"]])
         if here["predicted"].isna().all():
             about += "; no prediction"
-        _head_row(row, elide(name, 34), about)
+        first, *_, last = QUANTITIES.values()
+        head_row(row[0], elide(name, 34), first)
+        end_row(row[-1], about, last)
     signs = [
         line_handle(
             "measured, mean over seeds" if (drawn["n_seeds"] > 1).any() else "measured", linestyle="", marker="o"

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from featurespace.figures.convergence import name_unconverged
+from featurespace.figures.convergence import leave_out_unconverged, name_unconverged, unconverged_rows
 from featurespace.figures.depths import places
-from featurespace.figures.headings import head_row
+from featurespace.figures.headings import start_panel
 from featurespace.figures.ladders import (
     at_end,
     draw_rungs,
@@ -24,7 +24,6 @@ from featurespace.figures.ladders import (
 )
 from featurespace.statistics import Interval
 from featurespace.style import (
-    FAINT,
     elide,
     legend_above,
     line_handle,
@@ -33,7 +32,6 @@ from featurespace.style import (
     note_figure,
     recipe_looks,
     styled,
-    title_panel,
 )
 from featurespace.tables import is_false
 
@@ -61,9 +59,9 @@ COLUMNS = [
 
 def _linear_layers(recipe: Mapping[str, Any]) -> tuple[float | None, Mapping[str, Any]]:
     """Return how many linear layers a hybrid has, and what it is besides."""
-    model = recipe["model"]
-    if model["kind"] != "hybrid":
+    if recipe["kind"] != "hybrid" or "model" not in recipe:  # one that is not probed has a name only
         return None, recipe
+    model = recipe["model"]
     return model["linear"], {**recipe, "model": {key: value for key, value in model.items() if key != "linear"}}
 
 
@@ -77,7 +75,8 @@ def tidy(runs: pd.DataFrame, layers: pd.DataFrame, spec: Mapping[str, Any]) -> p
     layers
         The `layers.csv` of the runs, stacked.
     spec
-        `recipes`: all recipes of the study in order, members of sweeps too.
+        `recipes`: the study's own recipes in order, then the members of its sweeps. Those that are not probed have no
+        `model`, and are passed over.
 
     Returns
     -------
@@ -91,10 +90,7 @@ def tidy(runs: pd.DataFrame, layers: pd.DataFrame, spec: Mapping[str, Any]) -> p
     parts = []
     for ladder in ladders_of(spec["recipes"], _linear_layers):
         levels = {name: level for level, name in ladder.names.items()}
-        own = runs[runs["recipe"].isin(list(levels))]
-        failed = is_false(own["converged"])
-        counts = own[failed].groupby("recipe")["seed"].nunique()
-        kept = own[~failed]
+        kept, counts = leave_out_unconverged(runs[runs["recipe"].isin(list(levels))])
         values = {name: kept.assign(value=100 * kept[name]) for name in ("test_accuracy", "train_accuracy")}
         if len(layers):
             last = at_end(layers[layers["recipe"].isin(list(levels))], "last")
@@ -114,19 +110,9 @@ def tidy(runs: pd.DataFrame, layers: pd.DataFrame, spec: Mapping[str, Any]) -> p
             rows["n_not_converged"] = rows["recipe"].map(counts).fillna(0).astype(int)
             parts.append(rows.rename(columns={"level": "linear_layers"}))
         # a recipe of which no seed is left is still named
-        parts.append(
-            pd.DataFrame(
-                {
-                    "dataset": ladder.dataset,
-                    "ladder": ladder.name,
-                    "recipe": name,
-                    "linear_layers": levels[name],
-                    "n_not_converged": counts[name],
-                }
-                for name in levels
-                if name in counts and name not in set(kept["recipe"])
-            )
-        )
+        gone = unconverged_rows(counts[~counts.index.isin(kept["recipe"])])
+        gone["linear_layers"] = gone["recipe"].map(levels)
+        parts.append(gone.assign(dataset=ladder.dataset, ladder=ladder.name))
     filled = [part for part in parts if len(part)]
     return pd.concat(filled, ignore_index=True).reindex(columns=COLUMNS) if filled else pd.DataFrame(columns=COLUMNS)
 
@@ -179,13 +165,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
         for column, (quantity, (title, label)) in enumerate(QUANTITIES.items()):
             axes = grid[row, column]
             part = rows[rows["quantity"] == quantity]
-            if column == 0:
-                head_row(axes, elide(dataset, 60), title)
-            else:
-                title_panel(axes, title)
-            if part.empty:
-                axes.set_axis_off()
-                axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+            if not start_panel(axes, column, elide(dataset, 60), title, part):
                 continue
             for name in ladders:
                 draw_rungs(axes, part[part["ladder"] == name], looks[name], beside[name])

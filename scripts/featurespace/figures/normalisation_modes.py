@@ -18,17 +18,15 @@ from featurespace.figures.depths import (
     recipe_entries,
     value_axis,
 )
-from featurespace.figures.headings import head_row
+from featurespace.figures.headings import start_panel
 from featurespace.figures.series import datasets_of, geometric_mean, in_study_order
 from featurespace.style import (
-    FAINT,
     legend_above,
     line_handle,
     new_figure,
     note_figure,
     recipe_looks,
     styled,
-    title_panel,
 )
 from featurespace.tables import is_false
 
@@ -108,13 +106,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
         for column, (measure, (title, label)) in enumerate(PANELS.items()):
             axes = grid[row, column]
             part = rows[rows["measure"] == measure]
-            if column == 0:
-                head_row(axes, dataset, title)
-            else:
-                title_panel(axes, title)
-            if part.empty:
-                axes.set_axis_off()
-                axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+            if not start_panel(axes, column, dataset, title, part):
                 continue
             for name, curves in part.groupby("recipe", sort=False):
                 look, aside = looks[str(name)], beside[str(name)]

@@ -10,12 +10,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from featurespace.architectures import INPUT_LAYER
+from featurespace.figures.convergence import leave_out_unconverged, name_unconverged, unconverged_rows
 from featurespace.figures.depths import places
-from featurespace.figures.headings import head_row
+from featurespace.figures.headings import start_panel
 from featurespace.figures.ladders import Ladder, at_end, draw_rungs, fit_range, ladders_of, level_axis, rungs
 from featurespace.statistics import spearman
 from featurespace.style import (
-    FAINT,
     INK,
     elide,
     legend_above,
@@ -25,7 +25,6 @@ from featurespace.style import (
     note_figure,
     recipe_looks,
     styled,
-    title_panel,
 )
 from featurespace.tables import is_false
 
@@ -47,6 +46,7 @@ COLUMNS = [
     "low",
     "high",
     "reliable",
+    "n_not_converged",
 ]
 LEAST_RANKED = 3  # two numbers are always in order, or in the reverse
 
@@ -68,15 +68,18 @@ def _ladders(recipes: list[Mapping[str, Any]]) -> list[Ladder]:
     return found
 
 
-def tidy(probes: pd.DataFrame, layers: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
+def tidy(probes: pd.DataFrame, layers: pd.DataFrame, runs: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     """Gather what probes of the features below heads of different depths reach, on other data and on their own.
 
     Parameters
     ----------
     probes, layers
         The `layer_probes.csv` and the `layers.csv` of the runs, stacked.
+    runs
+        `runs.csv`, for `converged`.
     spec
-        `recipes`: all recipes of the study in order, members of sweeps too.
+        `recipes`: the study's own recipes in order, then the members of its sweeps. Those that are not probed have no
+        `head`, and are passed over.
 
     Returns
     -------
@@ -85,16 +88,23 @@ def tidy(probes: pd.DataFrame, layers: pd.DataFrame, spec: Mapping[str, Any]) ->
         panel (transfer: test accuracy of a probe on the target | source: the same on the source, both in percent |
         compression: C of the features on the source), which (features: at the last step | untrained: at the first |
         input: the data themselves, a row of the recipe `data`), part (seed | mean | rank), recipe, head_layers (0: no
-        head), seed, n_seeds, value, low, high, reliable. A mean, geometric for compression, has Student's 95 % interval
-        over seeds; a rank is Spearman's rho of head layers and means. Compression below 1e-8 is in no mean.
+        head), seed, n_seeds, value, low, high, reliable, n_not_converged (seeds of the recipe). A mean, geometric for
+        compression, has Student's 95 % interval over seeds; a rank is Spearman's rho of head layers and means, of the
+        recipes that have a head. Compression below 1e-8 is in no mean. Runs that did not converge are left out.
     """
     parts = []
-    recipes = list(spec["recipes"])
+    recipes = [recipe for recipe in spec["recipes"] if "head" in recipe]
     if probes.empty:
         return pd.DataFrame(columns=COLUMNS)
     for ladder in _ladders(recipes):
         levels = {name: level for level, name in ladder.names.items()}
-        own = probes[probes["recipe"].isin(list(levels))]
+        kept, counts = leave_out_unconverged(runs[runs["recipe"].isin(list(levels))])
+        kept = kept[["recipe", "seed"]]
+        # a recipe of which no seed is left is still named
+        gone = unconverged_rows(counts[~counts.index.isin(kept["recipe"])])
+        gone["head_layers"] = gone["recipe"].map(levels)
+        parts.append(gone.assign(dataset=ladder.dataset, ladder=ladder.name))
+        own = probes.merge(kept, on=["recipe", "seed"])
         for target in [name for name in dict.fromkeys(own["target"]) if name != ladder.dataset]:
             tables = {}
             of_ladder = {"dataset": ladder.dataset, "ladder": ladder.name, "target": target}
@@ -117,7 +127,7 @@ def tidy(probes: pd.DataFrame, layers: pd.DataFrame, spec: Mapping[str, Any]) ->
                 }
                 parts.append(pd.DataFrame([inputs | of_ladder | {"value": value} for value in raw.iloc[:1]]))
             if len(layers):
-                last = at_end(layers[layers["recipe"].isin(list(levels))], "last")
+                last = at_end(layers.merge(kept, on=["recipe", "seed"]), "last")
                 last = last[last["depth"] == last.groupby("recipe")["depth"].transform("max")]
                 tables["compression", FEATURES] = last.assign(
                     value=last["compression"], reliable=~is_false(last["reliable"])
@@ -126,7 +136,8 @@ def tidy(probes: pd.DataFrame, layers: pd.DataFrame, spec: Mapping[str, Any]) ->
                 rows = pd.DataFrame(rungs(table.assign(level=table["recipe"].map(levels)), panel == "compression"))
                 if rows.empty:
                     continue
-                means = rows[rows["part"] == "mean"]
+                rows["n_not_converged"] = rows["recipe"].map(counts)
+                means = rows[(rows["part"] == "mean") & (rows["level"] > 0)]  # no head is no depth of one
                 if which == FEATURES and len(means) >= LEAST_RANKED:
                     rho = float(spearman(means["level"].to_numpy(float), means["value"].to_numpy(float)))
                     rank = {"part": "rank", "n_seeds": means["n_seeds"].min(), "value": rho}
@@ -134,7 +145,11 @@ def tidy(probes: pd.DataFrame, layers: pd.DataFrame, spec: Mapping[str, Any]) ->
                 rows = rows.assign(panel=panel, which=which, **of_ladder)
                 parts.append(rows.rename(columns={"level": "head_layers"}))
     filled = [part for part in parts if len(part)]
-    return pd.concat(filled, ignore_index=True).reindex(columns=COLUMNS) if filled else pd.DataFrame(columns=COLUMNS)
+    if not filled:
+        return pd.DataFrame(columns=COLUMNS)
+    frame = pd.concat(filled, ignore_index=True).reindex(columns=COLUMNS)
+    frame["n_not_converged"] = frame["n_not_converged"].fillna(0).astype(int)
+    return frame
 
 
 def _says(part: pd.DataFrame, panel: str) -> str:
@@ -152,8 +167,8 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     shown = frame[frame["part"].isin(["seed", "mean"])].rename(columns={"head_layers": "level"})
     if shown.empty:
         return note_figure(
-            "This study does not ask what heads are worth: it takes recipes that differ in head.layers alone, and data "
-            "sets to probe on in analysis.layer_probes.targets."
+            "Nothing shows what heads are worth: that takes recipes that differ in head.layers alone, whose runs "
+            "converged, and data sets to probe on in analysis.layer_probes.targets."
         )
     looks = recipe_looks(spec["recipes"])
     blocks = list(shown[["dataset", "target"]].drop_duplicates().itertuples(index=False, name=None))
@@ -189,13 +204,7 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
             axes = grid[row, column]
             part = rows[rows["panel"] == panel]
             title, label = titles[panel]
-            if column == 0:
-                head_row(axes, f"{elide(dataset, 36)} → {elide(target, 36)}", title)
-            else:
-                title_panel(axes, title)
-            if part.empty:
-                axes.set_axis_off()
-                axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+            if not start_panel(axes, column, f"{elide(dataset, 36)} → {elide(target, 36)}", title, part):
                 continue
             for name in ladders:
                 own = part[part["ladder"] == name]
@@ -241,4 +250,5 @@ def draw(frame: pd.DataFrame, spec: Mapping[str, Any]) -> Figure:
     if not shown["reliable"].astype(bool).all():
         signs.append(line_handle("C too small to be reliable", linestyle="", marker="o", markerfacecolor="white"))
     legend_above(figure, [], signs)
+    name_unconverged(figure, frame)
     return figure
