@@ -85,3 +85,32 @@ def of_tables():
     angles = ["angle_dynamics", "angle_pairs"] if PLAN.compares_angles else []
     tables = ["runs", *angles, *(["claims"] if STUDY.ledgers else [])]
     return [f"<results>/tables/{table}.csv" for table in tables]
+
+
+def evidence():
+    """List what the claims of the study's ledgers are measured by, by name."""
+    tables = {"runs": "<results>/tables/runs.csv"}
+    if "p-vectors" in STUDY.ledgers:
+        tables |= {
+            "dynamics": "<results>/tables/angle_dynamics.csv",
+            "pairs": "<results>/tables/angle_pairs.csv",
+            "subspaces": "<results>/tables/subspaces.csv",
+            "entry_summary": "<results>/tables/entry_summary.csv",
+            "entries": "<results>/tables/entries.csv",
+            "similarity": "<results>/tables/similarity.csv",
+            "sensitivity": "<results>/tables/sensitivity.csv",
+            "population": "<results>/tables/population.csv",
+            "correlations": "<results>/tables/correlations.csv",
+            "indicators": "<results>/tables/indicators.csv",
+            "probes": of_runs("probe.csv", OWN_NETWORKS),
+            "spectra": of_runs("spectra.csv", PLAN.own_recipes),
+        }
+    if "layerwise" in STUDY.ledgers:
+        tables |= {
+            "layers": of_runs("layers.csv", PLAN.network_recipes),
+            "inputs": of_inputs("layers.csv"),
+            "networks": of_runs("networks.csv", PLAN.classifier_recipes),
+            "theory": of_runs("theory.csv", PLAN.theory_recipes),
+            "layer_probes": of_runs("layer_probes.csv", PLAN.probed_recipes),
+        }
+    return tables
