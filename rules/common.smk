@@ -57,7 +57,6 @@ def code_of(script, *data_files):
 is_noise = "|".join(re.escape(name) for name in PLAN.noise_recipes) or "(?!)"
 NETWORK_RECIPE = rf"(?!(?:{is_noise})/){NAME}"
 NOISE_RECIPE = is_noise
-OWN_NETWORKS = [name for name in PLAN.own_recipes if name not in PLAN.noise_recipes]
 
 
 def of_runs(name, recipes=None):
@@ -102,7 +101,7 @@ def evidence():
             "population": "<results>/tables/population.csv",
             "correlations": "<results>/tables/correlations.csv",
             "indicators": "<results>/tables/indicators.csv",
-            "probes": of_runs("probe.csv", OWN_NETWORKS),
+            "probes": of_runs("probe.csv", own(PLAN.network_recipes)),
             "spectra": of_runs("spectra.csv", PLAN.own_recipes),
         }
     if "layerwise" in STUDY.ledgers:

@@ -121,7 +121,7 @@ rule plot_layers:
 
 rule plot_training:
     input:
-        tables=of_runs("history.csv", OWN_NETWORKS),
+        tables=of_runs("history.csv", own(PLAN.network_recipes)),
     output:
         svg=report(
             "<results>/figures/training.svg",
@@ -741,7 +741,7 @@ rule plot_collapse:
 
 rule plot_embeddings:
     input:
-        tables=[f"<results>/runs/{name}/block-0/embedding.csv" for name in PLAN.embedded_recipes],
+        tables=[f"<results>/runs/{name}/block-0/embedding.csv" for name in own(PLAN.classifier_recipes)],
         runs="<results>/tables/runs.csv",
     output:
         svg=report(

@@ -53,7 +53,7 @@ rule write_report:
         tables=of_figures("csv"),
         runs="<results>/tables/runs.csv",
         claims="<results>/tables/claims.csv" if STUDY.ledgers else [],
-        probes=of_runs("probe.csv", OWN_NETWORKS) if "p-vectors" in STUDY.ledgers else [],
+        probes=of_runs("probe.csv", own(PLAN.network_recipes)) if "p-vectors" in STUDY.ledgers else [],
         study="<results>/study.yaml",
     output:
         report="<results>/report.html",

@@ -118,11 +118,6 @@ class Plan:
         """The recipes whose layers are probed: they learn classes, of data with a test split."""
         return [name for name in self.classifier_recipes if self.n_samples(self.recipe(name).dataset)["test"]]
 
-    @cached_property
-    def embedded_recipes(self) -> list[str]:
-        """The recipes whose layers are shown on maps: the study's own that learn classes."""
-        return [name for name in self.own_recipes if self.recipe(name).task in SUPERVISED]
-
     def probe_targets(self, recipe: str) -> list[str]:
         """Return the data sets that a recipe's layers are probed on: its own, then others that fit its network."""
         own, datasets = self.recipe(recipe).dataset, self.study.datasets
@@ -266,6 +261,11 @@ class Plan:
             return None
         return (section.contrast or Contrast()).model_dump()
 
+    def _pooling(self, recipe: str) -> str | None:
+        """Return how maps of features are pooled; nothing where layers have no maps."""
+        section = self.recipe(recipe)
+        return section.pooling if section.model.kind in architectures.CONVOLUTIONAL_KINDS else None
+
     def train_run(self, recipe: str, block: int) -> dict[str, Any]:
         """Everything that decides a run's weights, apart from its data."""
         section = self.recipe(recipe)
@@ -289,7 +289,7 @@ class Plan:
         contrast = self._contrast(recipe)
         return self._run(recipe, block) | {
             "layers": layers,
-            "pooling": section.pooling if section.model.kind in architectures.CONVOLUTIONAL_KINDS else None,
+            "pooling": self._pooling(recipe),
             "projection": {key: contrast[key] for key in ("hidden", "width")} if contrast else None,
             "sample_set": self.study.datasets[section.dataset].sample_set.model_dump(),
         }
@@ -390,7 +390,7 @@ class Plan:
             "epochs": section.schedule.epochs if section.schedule else 0,
             "augmentation": section.augmentation.model_dump() if section.augmentation else None,
             "dtype": section.dtype,
-            "pooling": section.pooling,
+            "pooling": self._pooling(recipe),
             "optimiser": self._optimiser(recipe),
             # which steps are kept changes no network
             "schedule": section.schedule.model_dump(exclude={"keep_every", "keep_early"}) if section.schedule else None,
