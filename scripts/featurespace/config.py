@@ -477,6 +477,11 @@ class Recipe(Section):
     )
     contrast: Contrast | None = Field(None, description="simclr, supcon: the head and the loss.")
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision of training.")
+    autocast: Literal["bfloat16"] | None = Field(
+        None,
+        description="Precision of the matrix products of training, for speed on a GPU; weights, losses, "
+        "evaluation and features keep `dtype`, which must be float32.",
+    )
     threads: PositiveInt = Field(1, description="CPU threads of training: they change the last bits of the result.")
     seeds: PositiveInt | list[Count] | None = Field(
         None, description="How many seeds (0, 1, ...) or which; the study's if empty."
@@ -536,6 +541,8 @@ class Recipe(Section):
             raise ValueError(f"augmentation: task {self.task} takes none")
         if self.task in NOT_TRAINED and (self.schedule is not None or self.optimiser is not None):
             raise ValueError(f"task: {self.task} takes neither schedule nor optimiser")
+        if self.autocast is not None and (self.task in NOT_TRAINED or self.dtype != "float32"):
+            raise ValueError("autocast: only training in float32 takes it")
         if self.task not in NOT_TRAINED and self.schedule is None:
             raise ValueError(f"schedule: task {self.task} needs one")
         normalises = getattr(self.model, "batch_norm", self.model.kind in NORMALISED_KINDS)

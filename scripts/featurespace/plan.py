@@ -31,7 +31,7 @@ from featurespace.config import (
 # what a recipe is beside its data, task, network and length: two recipes may differ in one of these alone
 SETTING = (
     *("loss", "init", "output_scale", "head", "optimiser", "schedule"),
-    *("augmentation", "dtype", "pooling"),
+    *("augmentation", "dtype", "autocast", "pooling"),
 )
 DEFAULT_OPTIMISER = {"kind": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
@@ -278,6 +278,7 @@ class Plan:
                 "output_scale": section.output_scale,
                 "noise": section.noise,
                 "augmentation": section.augmentation.model_dump() if section.augmentation else None,
+                "autocast": section.autocast,
                 "contrast": self._contrast(recipe),
                 "optimiser": self._optimiser(recipe),
                 "schedule": section.schedule.model_dump() if section.schedule else None,
@@ -390,6 +391,7 @@ class Plan:
             "epochs": section.schedule.epochs if section.schedule else 0,
             "augmentation": section.augmentation.model_dump() if section.augmentation else None,
             "dtype": section.dtype,
+            "autocast": section.autocast,
             "pooling": self._pooling(recipe),
             "optimiser": self._optimiser(recipe),
             # which steps are kept changes no network

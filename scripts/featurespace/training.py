@@ -388,7 +388,9 @@ class Trainer:
         if self.stop_loss is not None:
             self.unmoved = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         # both views of a batch go through the network as one, so that they share normalisation's statistics
-        prediction, _ = self.network(inputs)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec["autocast"] is not None):
+            prediction, _ = self.network(inputs)
+        prediction = prediction.to(self.dtype)
         return self._losses(self.spec["output_scale"] * prediction, clean, labels).mean(1)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:

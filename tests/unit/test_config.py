@@ -104,6 +104,8 @@ BROKEN = [
     ("recipes.mlp.augmentation", {"hue": 0.1}, "recipes.mlp.augmentation.hue", "no colour"),
     ("recipes.mlp.contrast", {}, "recipes.mlp.contrast", "simclr and supcon"),
     ("recipes.seen.augmentation", {}, "recipes.seen.augmentation", "untrained"),
+    ("recipes.seen.autocast", "bfloat16", "recipes.seen.autocast", "only training in float32"),
+    ("recipes.mlp.autocast", "float16", "recipes.mlp.autocast", "bfloat16"),
     ("recipes.mlp.schedule.milestones", [1], "recipes.mlp.schedule.milestones", "step"),
     ("recipes.mlp.schedule.learning_rate_schedule", "step", "recipes.mlp.schedule.milestones", "needed"),
     ("recipes.mlp.schedule.drop_factor", 0.5, "recipes.mlp.schedule.drop_factor", "step"),

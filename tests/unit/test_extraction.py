@@ -63,6 +63,7 @@ def recipe(model):
         "loss": "mse" if model["kind"] == "autoencoder" else "cross-entropy",
         "output_scale": 1.0,
         "augmentation": None,
+        "autocast": None,
         "contrast": None,
         "optimiser": {"kind": "adam", "learning_rate": 1e-2, "weight_decay": 0.0},
         "schedule": {

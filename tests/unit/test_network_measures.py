@@ -87,6 +87,7 @@ def training_spec(name: str, **changes) -> dict:
         "output_scale": 1.0,
         "head": None,
         "augmentation": None,
+        "autocast": None,
         "contrast": None,
         "optimiser": {"kind": "adam", "learning_rate": 1e-2, "weight_decay": 0.0},
         "schedule": {

@@ -181,6 +181,7 @@ def recipe(**changes):
         "loss": "mse",
         "output_scale": 1.5,
         "augmentation": None,
+        "autocast": None,
         "contrast": None,
         "head": None,
         "optimiser": {"kind": "sgd", "learning_rate": 0.2, "momentum": 0.0, "weight_decay": 0.0},

@@ -45,6 +45,7 @@ CPU = torch.device("cpu")
 MLP = {"kind": "mlp", "widths": [64, 64], "batch_norm": False}
 CNN = {"kind": "cnn", "channels": [16, 32], "hidden": 64, "batch_norm": True}
 AUTOENCODER = {"kind": "autoencoder", "channels": [16, 32], "latent": 32}
+PLAIN = {"momentum": 0.0, "weight_decay": 0.0}
 ADAM = {"kind": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
 CHANGES = {
     "pad_crop": 1,
@@ -114,6 +115,7 @@ def recipe(model, task="classify", seeds=(0,), **changes):
         "loss": LOSSES.get(task, "mse"),
         "output_scale": 1.0,
         "augmentation": CHANGES if task in CONTRASTIVE else None,
+        "autocast": None,
         "contrast": CONTRAST if task in CONTRASTIVE else None,
         "head": None,
         "optimiser": ADAM,
@@ -583,6 +585,24 @@ def test_optimisers_are_pytorch_s(kind, decay):
 def stopping(model, seeds, stop_loss, keep_every=25, **changes):
     plan = schedule(400, batch_size=None, stop_loss=stop_loss, keep_every=keep_every)
     return recipe(model, seeds=seeds, schedule=plan, **changes)
+
+
+@pytest.mark.parametrize("model", [MLP, CNN], ids=["mlp", "cnn"])
+def test_autocast_rounds_the_products_of_training_and_nothing_else(few, tmp_path, model):
+    short = {"schedule": schedule(2, batch_size=30), "optimiser": {"kind": "sgd", "learning_rate": 0.05} | PLAIN}
+    exact, exact_history = train(recipe(model, **short), few, tmp_path / "exact")
+    rounded, history = train(recipe(model, autocast="bfloat16", **short), few, tmp_path / "rounded")
+    # what is not trained yet is evaluated in full precision
+    pd.testing.assert_frame_equal(history[history["step"] == 0], exact_history[exact_history["step"] == 0])
+    end = int(history["step"].max())
+    initial, ours, theirs = tensors_of(exact, 0, 0), tensors_of(rounded, 0, end), tensors_of(exact, 0, end)
+    for name, tensor in theirs.items():
+        if not tensor.is_floating_point():
+            continue
+        assert ours[name].dtype == torch.float32
+        moved = torch.linalg.vector_norm(tensor - initial[name])
+        apart = torch.linalg.vector_norm(ours[name] - tensor)
+        assert 0 < apart < 0.2 * moved  # bfloat16 has 8 bits
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -286,6 +286,7 @@ STUDY_EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], set[str]]] = {
     ),
     "the output scale": (setting("recipes.line.output_scale", 2), trained("line") | STUDY),
     "the precision": (setting("recipes.line.dtype", "float64"), trained("line") | STUDY),
+    "the precision of products": (setting("recipes.line.autocast", "bfloat16"), trained("line") | STUDY),
     "the threads": (setting("recipes.line.threads", 2), trained("line") | STUDY),
     "augmentation": (
         setting("recipes.mlp.augmentation", {"pad_crop": 1}),
