@@ -45,6 +45,7 @@ CHECKSUMS = "checksums.json"
 CHUNK_BYTES = 32 * 2**20
 
 _CRC_BYTES = 4  # what the crc32c codec appends to a chunk
+_PIECE_BYTES = 2**20  # of a file that is read or written together with its checksum
 
 StrPath = str | os.PathLike[str]
 
@@ -361,21 +362,33 @@ class _Contents:
             if key.endswith("/zarr.json"):
                 self.read(key)
 
-    def read(self, key: str) -> np.ndarray:
-        """Return the content of a file, (n,) uint8 and writable, verified; a chunk has its checksum at its end."""
+    def read(self, key: str, into: np.ndarray | None = None) -> np.ndarray:
+        """Return the content of a file, (n,) uint8 and writable, verified; a chunk has its checksum at its end.
+
+        It is read into `into`, (n,) uint8 and contiguous, if that is given.
+        """
+        n_bytes, listed = self.files[key]
+        array, _, name = key.rpartition("/")
+        is_chunk = array in self.arrays and name != "zarr.json"
+        raw = np.empty(n_bytes, dtype=np.uint8) if into is None else into
+        content = raw[:-_CRC_BYTES] if is_chunk else raw
+        computed = start = 0
         try:
-            raw = np.fromfile(self.path / key, dtype=np.uint8)
+            with (self.path / key).open("rb", buffering=0) as file:
+                found = os.fstat(file.fileno()).st_size
+                # Piece by piece, each checked while it is in the processor's cache: after the whole of a large file,
+                # the checksum would take as long as the reading.
+                while found == n_bytes and start < n_bytes:
+                    n_read = file.readinto(raw[start : start + _PIECE_BYTES])
+                    if not n_read:
+                        found = start
+                    computed = google_crc32c.extend(computed, cast("bytes", content[start : start + n_read]))
+                    start += n_read
         except OSError as error:
             raise self.damage(key, f"cannot be read ({error.strerror})") from error
-        n_bytes, listed = self.files[key]
-        if len(raw) != n_bytes:
-            raise self.damage(key, f"has {len(raw)} bytes instead of {n_bytes}")
-        content, stored = raw, listed
-        array, _, name = key.rpartition("/")
-        if array in self.arrays and name != "zarr.json":
-            content, stored = raw[:-_CRC_BYTES], int(raw[-_CRC_BYTES:].view("<u4")[0])
-        computed = google_crc32c.value(cast("bytes", content))
-        if computed != stored:
+        if found != n_bytes:
+            raise self.damage(key, f"has {found} bytes instead of {n_bytes}")
+        if computed != (int(raw[-_CRC_BYTES:].view("<u4")[0]) if is_chunk else listed):
             raise self.damage(key, "is damaged (its bytes do not match its checksum)")
         if computed != listed:
             raise self.damage(key, "is whole, but of another store")
@@ -649,12 +662,15 @@ class FeatureStore:
 
     def matrix(self, layer: str, seed_index: int, step_index: int) -> np.ndarray:
         """Return the feature matrix (n_samples, n_features), float32, of one layer at one seed and step."""
-        matrix = np.empty((self.n_samples, self.n_features[layer]), dtype=np.float32)
-        start = 0
-        for block in self.blocks(layer, seed_index, step_index):
-            matrix[start : start + len(block)] = block
-            start += len(block)
-        return matrix
+        n_features = self.n_features[layer]
+        rows = _chunk_shape(self._contents.arrays[layer])[2]
+        keys = [_chunk_key(layer, [seed_index, step_index, i, 0]) for i in range(math.ceil(self.n_samples / rows))]
+        n_bytes = 4 * rows * n_features
+        # Each chunk is read into its place, its checksum where the next one begins.
+        buffer = np.empty(len(keys) * n_bytes + _CRC_BYTES, dtype=np.uint8)
+        for i, key in enumerate(keys):
+            self._contents.read(key, buffer[i * n_bytes : (i + 1) * n_bytes + _CRC_BYTES])
+        return buffer[:-_CRC_BYTES].view("<f4").reshape(-1, n_features)[: self.n_samples]
 
 
 # --- other stores ---------------------------------------------------------------------------------
