@@ -27,4 +27,4 @@ if __name__ == "__main__":
                 attrs=store_attributes(job.params) | end_attributes(ids, n_sample_set),
             )
             dump_run(job.params, dataset, rows, weights, steps, writer, device)
-        write_digest(job.output.store, job.output.digest)
+        write_digest(job.output.store, job.output.digest, writer.hashes)

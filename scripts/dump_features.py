@@ -24,4 +24,4 @@ if __name__ == "__main__":
                 attrs=store_attributes(job.params),
             )
             dump_run(job.params, dataset, rows, weights, weights.steps, writer, device)
-        write_digest(job.output.store, job.output.digest)
+        write_digest(job.output.store, job.output.digest, writer.hashes)

@@ -35,4 +35,4 @@ if __name__ == "__main__":
             for start in range(0, len(rows), n_rows):
                 block = dataset.inputs(rows[start : start + n_rows])
                 writer.write(INPUT_LAYER, 0, 0, start, block.reshape(len(block), -1))
-        write_digest(job.output.store, job.output.digest)
+        write_digest(job.output.store, job.output.digest, writer.hashes)

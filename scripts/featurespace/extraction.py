@@ -1,7 +1,6 @@
 """What a run's networks make of samples: tapped layers, at kept steps, for every seed."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,14 @@ from torch import Tensor
 from featurespace.architectures import layer_depth, layer_names
 from featurespace.datasets import PreparedDataset
 from featurespace.errors import FeaturespaceError
-from featurespace.networks import Network, build_network, scale_inputs, stacks_of
+from featurespace.networks import Inputs, Network, build_network, stacks_of
 from featurespace.script import progress
 from featurespace.stores import FeatureWriter
+from featurespace.streams import WriteBehind
 from featurespace.weights import KeptWeights
 
-FORWARD_ROWS = 256  # samples a forward pass
+FORWARD_ROWS = 256  # samples a forward pass: more of them leave the processor's cache
+PASSES_BEHIND = 2  # whose features wait to be written or are being written
 
 
 def pool(tap: Tensor, pooling: str) -> Tensor:
@@ -69,15 +70,6 @@ def store_attributes(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ranges(n_samples: int, rows_per_chunk: Sequence[int]) -> list[tuple[int, int]]:
-    """Cut samples into ranges of at most FORWARD_ROWS, none of which crosses the edge of a chunk."""
-    edges = {n_samples}
-    for rows in (FORWARD_ROWS, *rows_per_chunk):
-        edges.update(range(0, n_samples, rows))
-    ordered = sorted(edges)
-    return list(pairwise(ordered))
-
-
 def dump_run(
     spec: Mapping[str, Any],
     dataset: PreparedDataset,
@@ -89,7 +81,9 @@ def dump_run(
 ) -> None:
     """Write the features of every layer and seed at some kept steps, in evaluation mode and without noise.
 
-    At most one chunk of each layer, for each seed that shares a network, is in memory.
+    A thread writes what one forward pass has made, and computes the checksums, during the next one. In memory are, of
+    all seeds that share a network, the pooled features of at most PASSES_BEHIND + 1 passes of FORWARD_ROWS samples and
+    the taps of one, whatever the number of samples and steps; and the stored samples, as `Inputs` holds them.
 
     Parameters
     ----------
@@ -109,31 +103,33 @@ def dump_run(
     """
     torch.set_num_threads(spec["threads"])
     dtype = getattr(torch, spec["dtype"])
-    widths = layer_widths(spec, dataset)
     stored = torch.from_numpy(dataset.images[rows]).to(device)
-    n_samples = len(rows)
-    ranges = _ranges(n_samples, list(writer.rows_per_chunk.values()))
+    inputs = Inputs(stored, dataset.offset, dataset.scale, dtype)
+    layers = layer_widths(spec, dataset)
     stacks = stacks_of(spec["model"], weights.seeds)
     network = build_for(spec, dataset, n_seeds=len(stacks[0])).to(device)
-    buffers = {
-        layer: np.empty((len(stacks[0]), writer.rows_per_chunk[layer], width), dtype=np.float32)
-        for layer, width in widths.items()
-    }
-    total = len(steps) * len(stacks) * n_samples
-    with torch.no_grad(), progress(total, f"features of {spec['recipe']}", "sample") as bar:
+    total = len(steps) * len(stacks) * len(rows)
+    with (
+        torch.no_grad(),
+        progress(total, f"features of {spec['recipe']}", "sample") as bar,
+        WriteBehind(PASSES_BEHIND) as behind,
+    ):
         for step_index, step in enumerate(steps):
             for stack in stacks:
                 network.load_state_dict(weights.read(stack, step))
-                for start, stop in ranges:
-                    x = scale_inputs(stored[start:stop], dataset.offset, dataset.scale, dtype)  # (B, ...)
+                seed_indices = [weights.seeds.index(seed) for seed in stack]
+                for start in range(0, len(rows), FORWARD_ROWS):
+                    x = inputs[start : start + FORWARD_ROWS]  # (B, ...)
                     _, taps = network(x.expand(len(stack), *x.shape))
-                    for layer, buffer in buffers.items():
-                        chunk = writer.rows_per_chunk[layer]
-                        first = start // chunk * chunk
-                        features = pool(taps[layer], spec["pooling"])  # (S, B, d)
-                        buffer[:, start - first : stop - first] = features.float().cpu().numpy()
-                        if stop % chunk == 0 or stop == n_samples:
-                            for s, seed in enumerate(stack):
-                                block = buffer[s, : stop - first]
-                                writer.write(layer, weights.seeds.index(seed), step_index, first, block)
-                    bar.update(stop - start)
+                    features = {layer: pool(taps[layer], spec["pooling"]).float().cpu().numpy() for layer in layers}
+                    behind.submit(_write, writer, features, seed_indices, step_index, start)
+                    bar.update(len(x))
+
+
+def _write(
+    writer: FeatureWriter, features: Mapping[str, np.ndarray], seed_indices: Sequence[int], step_index: int, start: int
+) -> None:
+    """Write {layer: (S, B, d)}, rows `start` onwards of some seeds at one step."""
+    for layer, of_seeds in features.items():
+        for seed_index, block in zip(seed_indices, of_seeds, strict=True):
+            writer.write(layer, seed_index, step_index, start, block)

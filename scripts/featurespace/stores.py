@@ -195,11 +195,16 @@ def _sync(directory: Path) -> None:
 # --- digests --------------------------------------------------------------------------------------
 
 
-def write_digest(store: StrPath, digest_path: StrPath, **facts: Any) -> str:
+def write_digest(store: StrPath, digest_path: StrPath, hashes: Mapping[str, bytes] | None = None, **facts: Any) -> str:
     """Write the digest file of a finished store: what its consumers depend on.
 
     It holds `digest` (SHA-256 over the names and bytes of all files), `n_files`, `n_bytes`, `checksums` (SHA-256 of
     the store's list of files) and the facts, which must be plain data and the same in every repetition.
+
+    Parameters
+    ----------
+    hashes
+        {file: SHA-256} of those files of which it is known already, which are not read again.
 
     Returns
     -------
@@ -208,7 +213,7 @@ def write_digest(store: StrPath, digest_path: StrPath, **facts: Any) -> str:
     """
     store = Path(store)
     files = _list_files(store)
-    digest = _digest(store, files)
+    digest = _digest(store, files, hashes or {})
     write_json(
         digest_path,
         {
@@ -251,7 +256,7 @@ def verify_digest(store: StrPath, digest_path: StrPath) -> None:
     contents = _Contents(store, digest_path)
     for key in contents.files:  # which names what is damaged, where the digest alone could not
         contents.read(key)
-    if _digest(contents.path, _list_files(contents.path)) != read_digest(digest_path)["digest"]:
+    if _digest(contents.path, _list_files(contents.path), {}) != read_digest(digest_path)["digest"]:
         raise FeaturespaceError(f"{contents.path} is not what {digest_path} says; {_mend(store)}")
 
 
@@ -272,11 +277,14 @@ def _list_files(root: Path) -> dict[str, int]:
     return files
 
 
-def _digest(store: Path, files: Mapping[str, int]) -> str:
+def _digest(store: Path, files: Mapping[str, int], hashes: Mapping[str, bytes]) -> str:
     total = hashlib.sha256()
     for key in sorted(files):
-        with (store / key).open("rb") as file:
-            total.update(key.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+        known = hashes.get(key)
+        if known is None:
+            with (store / key).open("rb") as file:
+                known = hashlib.file_digest(file, "sha256").digest()
+        total.update(key.encode() + b"\0" + known)
     return total.hexdigest()
 
 
@@ -379,7 +387,7 @@ class _Contents:
                 # Piece by piece, each checked while it is in the processor's cache: after the whole of a large file,
                 # the checksum would take as long as the reading.
                 while found == n_bytes and start < n_bytes:
-                    n_read = file.readinto(raw[start : start + _PIECE_BYTES])
+                    n_read = file.readinto(raw[start : start + _PIECE_BYTES].data)
                     if not n_read:
                         found = start
                     computed = google_crc32c.extend(computed, cast("bytes", content[start : start + n_read]))
@@ -491,6 +499,13 @@ class FeatureWriter:
         What made the store, as plain data; the hash of the samples and the format are added.
     chunk_bytes
         A chunk holds one seed, one step, all features and at most so many bytes' worth of samples, at least one.
+
+    Attributes
+    ----------
+    rows_per_chunk
+        {layer: rows of samples in a chunk}.
+    hashes
+        {file: SHA-256} of the chunks that have been written, for `write_digest`.
     """
 
     def __init__(
@@ -508,6 +523,8 @@ class FeatureWriter:
     ) -> None:
         n_samples = len(sample_ids)
         self._draft = draft
+        self._unfinished: dict[str, _ChunkDraft] = {}
+        self.hashes: dict[str, bytes] = {}
         self.rows_per_chunk = {layer: _rows_per_chunk(n_samples, d, chunk_bytes) for layer, d in layers.items()}
         root = _root(draft, {**attrs, "layers": list(layers), "sample_hash": sample_hash(sample_ids)})
         coordinates = {
@@ -534,40 +551,78 @@ class FeatureWriter:
         }
 
     def write(self, layer: str, seed_index: int, step_index: int, start: int, block: np.ndarray) -> None:
-        """Write whole chunks: the rows `start` onwards of one layer at one seed and step.
+        """Write rows `start` onwards of one layer at one seed and step.
+
+        A block begins a chunk, or goes on where the block before it in that chunk ended. Nothing of it is kept.
 
         Parameters
         ----------
         start
-            The first row, a multiple of `rows_per_chunk[layer]`.
+            The first row.
         block
-            (rows, n_features) float32, where rows is a multiple of `rows_per_chunk[layer]` or reaches the last
-            sample.
+            (rows, n_features) float32.
 
         Raises
         ------
         ValueError
-            If the block is not one or more whole chunks.
+            If rows of the chunk are left out, or written again while it is unfinished; if there are too many.
         """
-        array, rows = self._arrays[layer], self.rows_per_chunk[layer]
-        n_samples, n_features = array.shape[2:]
+        rows = self.rows_per_chunk[layer]
+        n_samples, n_features = self._arrays[layer].shape[2:]
         stop = start + len(block)
-        if start % rows or (stop % rows and stop != n_samples) or stop > n_samples:
-            raise ValueError(f"rows {start} to {stop} of {layer} are not whole chunks of {rows} rows")
         if block.shape[1:] != (n_features,) or block.dtype != np.float32:
             raise ValueError(
                 f"{layer} takes blocks (rows, {n_features}) of float32, not {block.shape} of {block.dtype}"
             )
-        for first in range(0, len(block), rows):
-            chunk = np.ascontiguousarray(block[first : first + rows], dtype="<f4")
-            if len(chunk) < rows:
-                padding = np.full((rows - len(chunk), n_features), np.nan, dtype="<f4")
-                chunk = np.concatenate([chunk, padding])
-            # Written without Zarr, whose machinery takes ten times as long as a small chunk's bytes.
-            key = _chunk_key(layer, [seed_index, step_index, (start + first) // rows, 0])
-            with (self._draft / key).open("wb") as file:
-                file.write(chunk.data)
-                file.write(google_crc32c.value(cast("bytes", chunk)).to_bytes(_CRC_BYTES, "little"))
+        if stop > n_samples:
+            raise ValueError(f"rows {start} to {stop} of {layer}, which has {n_samples}")
+        # Written without Zarr, whose machinery takes ten times as long as a small chunk's bytes.
+        for first in range(start // rows * rows, stop, rows):
+            key = _chunk_key(layer, [seed_index, step_index, first // rows, 0])
+            chunk = self._unfinished.pop(key, None) or _ChunkDraft(self._draft / key)
+            begin, end = max(start, first), min(stop, first + rows)
+            if chunk.n_bytes != 4 * n_features * (begin - first):
+                raise ValueError(f"rows {begin} onwards of {layer} do not follow those written before them")
+            parts = [np.ascontiguousarray(block[begin - start : end - start], dtype="<f4")]
+            is_whole = end == first + rows or end == n_samples
+            if is_whole and end < first + rows:
+                parts.append(np.full((first + rows - end, n_features), np.nan, dtype="<f4"))
+            chunk.write(parts, is_whole)
+            if is_whole:
+                self.hashes[key] = chunk.sha256.digest()
+            else:
+                self._unfinished[key] = chunk
+
+
+class _ChunkDraft:
+    """A chunk that is written part by part, and appears under its name when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n_bytes = 0
+        self.crc = 0
+        self.sha256 = hashlib.sha256()
+
+    def write(self, parts: Sequence[np.ndarray], is_last: bool) -> None:
+        """Append parts, contiguous; after the last one, the checksum."""
+        hidden = self.path.with_name(f".{self.path.name}")
+        path = self.path if is_last and not self.n_bytes else hidden
+        # Closed in between: a run of many seeds and layers has more chunks under way than files may be open.
+        with path.open("ab" if self.n_bytes else "wb") as file:
+            for part in parts:
+                content = part.reshape(-1).view(np.uint8)
+                for start in range(0, len(content), _PIECE_BYTES):
+                    piece = content[start : start + _PIECE_BYTES]
+                    self.crc = google_crc32c.extend(self.crc, cast("bytes", piece))
+                    self.sha256.update(piece.data)
+                    file.write(piece.data)
+                self.n_bytes += len(content)
+            if is_last:
+                checksum = self.crc.to_bytes(_CRC_BYTES, "little")
+                self.sha256.update(checksum)
+                file.write(checksum)
+        if is_last and path is hidden:
+            hidden.rename(self.path)
 
 
 def _rows_per_chunk(n_samples: int, n_features: int, chunk_bytes: int) -> int:

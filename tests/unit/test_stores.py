@@ -1,6 +1,7 @@
 """Stores are whole or absent, open silently with xarray, and say what is damaged."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -156,6 +157,71 @@ def test_layout_of_features(feature_path):
     assert sizes == {25 * 7 * 4 + 4}
 
 
+def feature_writer(draft, n_samples, n_features, chunk_bytes, n_seeds=1):
+    return FeatureWriter(
+        draft,
+        layers={"input": n_features},
+        seeds=range(n_seeds),
+        steps=[0],
+        epochs=[0.0],
+        sample_ids=np.arange(n_samples),
+        labels=np.zeros(n_samples, dtype=int),
+        attrs={},
+        chunk_bytes=chunk_bytes,
+    )
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 7, 9, 23])
+def test_a_store_written_in_any_blocks_is_byte_for_byte_the_same(tmp_path, monkeypatch, step):
+    monkeypatch.setattr(stores, "_PIECE_BYTES", 64)
+    values = np.random.default_rng(0).normal(size=(2, 23, 5)).astype(np.float32)
+    for name, n_rows in (("whole", 23), ("parts", step)):
+        with store_draft(tmp_path / name) as draft:
+            writer = feature_writer(draft, 23, 5, chunk_bytes=4 * 5 * 8, n_seeds=2)
+            for start in range(0, 23, n_rows):  # the seeds' chunks are under way at the same time
+                for seed in range(2):
+                    writer.write("input", seed, 0, start, values[seed, start : start + n_rows])
+        chunks = sorted((tmp_path / name / "input").glob("c.*"))
+        assert len(chunks) == 6
+        expected = {f"input/{path.name}": hashlib.sha256(path.read_bytes()).digest() for path in chunks}
+        assert writer.hashes == expected
+        assert not list((tmp_path / name / "input").glob(".*"))
+    files = stores._list_files(tmp_path / "whole")
+    assert stores._list_files(tmp_path / "parts") == files
+    for key in files:
+        assert (tmp_path / "parts" / key).read_bytes() == (tmp_path / "whole" / key).read_bytes(), key
+    store = FeatureStore.open(tmp_path / "parts")
+    for seed in range(2):
+        np.testing.assert_array_equal(store.matrix("input", seed, 0), values[seed])
+        np.testing.assert_array_equal(np.concatenate(list(store.blocks("input", seed, 0))), values[seed])
+    first = write_digest(tmp_path / "parts", tmp_path / "known.json", writer.hashes)
+    assert first == write_digest(tmp_path / "parts", tmp_path / "read.json")
+    assert (tmp_path / "known.json").read_bytes() == (tmp_path / "read.json").read_bytes()
+
+
+def test_a_chunk_that_is_not_finished_is_not_there(tmp_path):
+    values = np.ones((6, 2), dtype=np.float32)
+    with (
+        pytest.raises(
+            FeaturespaceError, match=r"1 of \d+ chunks were never written, the first of them input/c.0.0.1.0"
+        ),
+        store_draft(tmp_path / "f.zarr") as draft,
+    ):
+        writer = feature_writer(draft, 6, 2, chunk_bytes=4 * 2 * 3)
+        writer.write("input", 0, 0, 0, values[:5])
+    assert not (tmp_path / "f.zarr").exists()
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_rows_of_a_chunk_that_are_left_out_or_written_again_are_refused(tmp_path, start):
+    values = np.ones((6, 2), dtype=np.float32)
+    (tmp_path / "input").mkdir()
+    writer = feature_writer(tmp_path, 6, 2, chunk_bytes=4 * 2 * 6)
+    writer.write("input", 0, 0, 0, values[:2])
+    with pytest.raises(ValueError, match=f"rows {start} onwards of input do not follow"):
+        writer.write("input", 0, 0, start, values[:1])
+
+
 def test_a_tail_chunk_is_padded_with_nan_and_not_read(tmp_path):
     values = np.arange(10, dtype=np.float32).reshape(5, 2)
     with store_draft(tmp_path / "f.zarr") as draft:
@@ -171,10 +237,10 @@ def test_a_tail_chunk_is_padded_with_nan_and_not_read(tmp_path):
             chunk_bytes=4 * 2 * 3,
         )
         assert writer.rows_per_chunk == {"input": 3}
-        with pytest.raises(ValueError, match="whole chunks"):
-            writer.write("input", 0, 0, 0, values[:2])
-        with pytest.raises(ValueError, match="whole chunks"):
+        with pytest.raises(ValueError, match="do not follow"):
             writer.write("input", 0, 0, 1, values[:3])
+        with pytest.raises(ValueError, match="which has 5"):
+            writer.write("input", 0, 0, 3, values[:3])
         with pytest.raises(ValueError, match="float32"):
             writer.write("input", 0, 0, 0, values.astype(float))
         writer.write("input", 0, 0, 0, values)  # several chunks at once, the last one not full
