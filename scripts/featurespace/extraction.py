@@ -17,7 +17,8 @@ from featurespace.streams import WriteBehind
 from featurespace.weights import KeptWeights
 
 FORWARD_ROWS = 256  # samples a forward pass: more of them leave the processor's cache
-PASSES_BEHIND = 2  # whose features wait to be written or are being written
+BUNDLE_BYTES = 8 * 2**20  # of features handed to the writing thread at once: a small network's passes are too short
+BUNDLES_BEHIND = 2  # that wait to be written or are being written
 
 
 def pool(tap: Tensor, pooling: str) -> Tensor:
@@ -81,9 +82,10 @@ def dump_run(
 ) -> None:
     """Write the features of every layer and seed at some kept steps, in evaluation mode and without noise.
 
-    A thread writes what one forward pass has made, and computes the checksums, during the next one. In memory are, of
-    all seeds that share a network, the pooled features of at most PASSES_BEHIND + 1 passes of FORWARD_ROWS samples and
-    the taps of one, whatever the number of samples and steps; and the stored samples, as `Inputs` holds them.
+    A thread writes features, and computes their checksums, while the next ones are computed. Whatever the number of
+    samples and steps, at most BUNDLES_BEHIND + 1 bundles of features are in memory. A bundle is those of all layers and
+    of all seeds that share a network, of as many passes of FORWARD_ROWS samples as make BUNDLE_BYTES, at least one; the
+    one being written may be there twice. Beside them are the taps of one pass and the samples, as `Inputs` holds them.
 
     Parameters
     ----------
@@ -112,24 +114,37 @@ def dump_run(
     with (
         torch.no_grad(),
         progress(total, f"features of {spec['recipe']}", "sample") as bar,
-        WriteBehind(PASSES_BEHIND) as behind,
+        WriteBehind(BUNDLES_BEHIND) as behind,
     ):
         for step_index, step in enumerate(steps):
             for stack in stacks:
                 network.load_state_dict(weights.read(stack, step))
                 seed_indices = [weights.seeds.index(seed) for seed in stack]
+                bundle: list[dict[str, np.ndarray]] = []
+                first = n_bytes = 0
                 for start in range(0, len(rows), FORWARD_ROWS):
                     x = inputs[start : start + FORWARD_ROWS]  # (B, ...)
                     _, taps = network(x.expand(len(stack), *x.shape))
                     features = {layer: pool(taps[layer], spec["pooling"]).float().cpu().numpy() for layer in layers}
-                    behind.submit(_write, writer, features, seed_indices, step_index, start)
+                    bundle.append(features)
+                    n_bytes += sum(block.nbytes for block in features.values())
+                    stop = start + len(x)
+                    if n_bytes >= BUNDLE_BYTES or stop == len(rows):
+                        behind.submit(_write, writer, bundle, seed_indices, step_index, first)
+                        bundle, first, n_bytes = [], stop, 0
                     bar.update(len(x))
 
 
 def _write(
-    writer: FeatureWriter, features: Mapping[str, np.ndarray], seed_indices: Sequence[int], step_index: int, start: int
+    writer: FeatureWriter,
+    bundle: Sequence[Mapping[str, np.ndarray]],
+    seed_indices: Sequence[int],
+    step_index: int,
+    first: int,
 ) -> None:
-    """Write {layer: (S, B, d)}, rows `start` onwards of some seeds at one step."""
-    for layer, of_seeds in features.items():
-        for seed_index, block in zip(seed_indices, of_seeds, strict=True):
-            writer.write(layer, seed_index, step_index, start, block)
+    """Write the {layer: (S, B, d)} of consecutive passes, rows `first` onwards of some seeds at one step."""
+    for layer in bundle[0]:
+        for s, seed_index in enumerate(seed_indices):
+            blocks = [features[layer][s] for features in bundle]
+            block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+            writer.write(layer, seed_index, step_index, first, block)
