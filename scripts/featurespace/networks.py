@@ -8,7 +8,7 @@ faster than its parts on a CPU, and their seeds go one after another through the
 `forward` returns the prediction and the taps, by the names that `architectures.layer_names` gives.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -68,6 +68,11 @@ class Inputs:
         if self.scaled is not None:
             return self.scaled[rows]
         return scale_inputs(self.stored[rows], self.offset, self.scale, self.dtype)
+
+    def in_float64(self, n_rows: int) -> Iterator[Tensor]:
+        """Iterate over all of them in order, `n_rows` at a time, unrounded: (B, *input shape) float64."""
+        for part in self.stored.split(n_rows):
+            yield scale_inputs(part, self.offset, self.scale, torch.float64)
 
 
 def channels_last(images: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from featurespace.augmentation import augment
 from featurespace.contrast import nt_xent, supcon
 from featurespace.datasets import SPLITS, PreparedDataset
 from featurespace.errors import FeaturespaceError
-from featurespace.networks import build_network, initialise, scale_inputs, stacks_of
+from featurespace.networks import Inputs, build_network, initialise, stacks_of
 from featurespace.optimisers import make_optimiser
 from featurespace.parsimony import ParsimoniousDescent, moves_in_a_subspace
 from featurespace.script import progress
@@ -157,28 +157,21 @@ class Split:
 
     Attributes
     ----------
-    stored
-        (n, *input shape), uint8 pixels or floats.
+    inputs
+        n samples, (*input shape) each.
     labels
         (S, n) int64: each seed's own.
     """
 
-    stored: Tensor
+    inputs: Inputs
     labels: Tensor
-    offset: float
-    scale: float
 
     def __len__(self) -> int:
-        return len(self.stored)
-
-    def inputs(self, rows: Tensor | slice, dtype: torch.dtype) -> Tensor:
-        """Return network inputs of some rows: rows (S, B) gives (S, B, *input shape)."""
-        return scale_inputs(self.stored[rows], self.offset, self.scale, dtype)
+        return len(self.inputs)
 
     def augmented(
         self,
         rows: Tensor,
-        dtype: torch.dtype,
         options: Mapping[str, Any],
         generators: Sequence[torch.Generator],
         n_views: int,
@@ -187,9 +180,10 @@ class Split:
 
         Rows (S, B) give (S, n_views B, *input shape): all first views, then all second ones.
         """
-        pixels = (self.stored[rows].to(dtype) / 255).repeat(1, n_views, 1, 1, 1)
+        of = self.inputs
+        pixels = (of.stored[rows].to(of.dtype) / 255).repeat(1, n_views, 1, 1, 1)
         changed = [augment(images, options, generator) for images, generator in zip(pixels, generators, strict=True)]
-        return (torch.stack(changed) - self.offset) / self.scale
+        return (torch.stack(changed) - of.offset) / of.scale
 
 
 def shuffled(labels: np.ndarray, seed: int, recipe: str) -> np.ndarray:
@@ -210,10 +204,13 @@ def _load_splits(
             of_seed = [shuffled(labels, seed, spec["recipe"]) for seed in seeds]
         splits.append(
             Split(
-                stored=torch.from_numpy(dataset.images[rows]).to(device),
-                labels=torch.from_numpy(np.stack(of_seed)).to(device),
-                offset=dataset.offset,
-                scale=dataset.scale,
+                Inputs(
+                    torch.from_numpy(dataset.images[rows]).to(device),
+                    dataset.offset,
+                    dataset.scale,
+                    getattr(torch, spec["dtype"]),
+                ),
+                torch.from_numpy(np.stack(of_seed)).to(device),
             )
         )
     return splits[0], splits[1]
@@ -321,7 +318,7 @@ class Trainer:
         self.reduced: ParsimoniousDescent | None = None
         size = math.prod(dataset.input_shape), dataset.n_classes
         if moves_in_a_subspace(spec, self.timetable.n_batches, len(self.train), *size):
-            inputs = self.train.inputs(slice(None), self.dtype).flatten(1)  # (n, d)
+            inputs = self.train.inputs[:].flatten(1)  # (n, d)
             targets = F.one_hot(self.train.labels, dataset.n_classes).to(self.dtype)  # (S, n, K)
             self.reduced = ParsimoniousDescent(parameters, spec["init"]["scale"], inputs, targets, spec["output_scale"])
         self.baseline = self._mean_image_loss() if self.reconstructs else math.nan
@@ -402,15 +399,15 @@ class Trainer:
                 self.order = self._order(epoch)
             rows = self.order[:, self.timetable.bounds[batch] : self.timetable.bounds[batch + 1]]  # (S, B)
             if not augmentation:
-                return train.inputs(rows, self.dtype), train.labels.gather(1, rows)
+                return train.inputs[rows], train.labels.gather(1, rows)
         else:
             rows = torch.arange(len(train), device=self.device).expand(len(self.seeds), -1)  # (S, n)
             if not augmentation:
                 if self.full is None:
-                    self.full = train.inputs(rows, self.dtype), train.labels
+                    self.full = train.inputs[rows], train.labels
                 return self.full
         sources = self._generators(AUGMENTATION, step)
-        changed = train.augmented(rows, self.dtype, augmentation, sources, self.n_views)
+        changed = train.augmented(rows, augmentation, sources, self.n_views)
         return changed, train.labels.gather(1, rows)
 
     def _descend(self, losses: Tensor, step: int) -> None:
@@ -530,7 +527,7 @@ class Trainer:
         self.network.eval()
         for start in range(0, len(split), EVALUATION_ROWS):
             rows = slice(start, start + EVALUATION_ROWS)
-            clean = split.inputs(rows, self.dtype)  # (B, ...)
+            clean = split.inputs[rows]  # (B, ...)
             clean = clean.expand(len(self.seeds), *clean.shape)  # (S, B, ...)
             inputs = _with_noise(clean, self.spec["noise"], sources) if self.spec["noise"] else clean
             labels = split.labels[:, rows]
@@ -557,7 +554,7 @@ class Trainer:
         self.network.eval()
         for start, end in pairwise(even_bounds(len(split), self.spec["schedule"]["batch_size"])):
             rows = order[:, start:end]
-            inputs = split.augmented(rows, self.dtype, self.spec["augmentation"], sources, self.n_views)
+            inputs = split.augmented(rows, self.spec["augmentation"], sources, self.n_views)
             prediction = self.spec["output_scale"] * self.network(inputs)[0]
             losses = self._losses(prediction, inputs, split.labels.gather(1, rows))
             loss += losses.sum(1, dtype=torch.float64)
@@ -572,16 +569,10 @@ class Trainer:
 
     def _mean_image_loss(self) -> float:
         """Return the loss of predicting the mean training image, on the split that `relative_loss` is about."""
-        mean = sum(
-            self.train.inputs(slice(start, start + EVALUATION_ROWS), torch.float64).sum(0)
-            for start in range(0, len(self.train), EVALUATION_ROWS)
-        ) / len(self.train)
+        mean = sum(pixels.sum(0) for pixels in self.train.inputs.in_float64(EVALUATION_ROWS)) / len(self.train)
         split = self.test if len(self.test) else self.train
-        total = sum(
-            float((split.inputs(slice(start, start + EVALUATION_ROWS), torch.float64) - mean).square().sum())
-            for start in range(0, len(split), EVALUATION_ROWS)
-        )
-        return total / split.stored.numel()
+        total = sum(float((pixels - mean).square().sum()) for pixels in split.inputs.in_float64(EVALUATION_ROWS))
+        return total / split.inputs.stored.numel()
 
     # --- what can go wrong ---
 
