@@ -105,8 +105,33 @@ class Dense(Layer):
         super().__init__((n_seeds, n_out, n_in), n_out if bias else 0, options)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.transpose(1, 2)
-        return torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias[:, None, :], x, weight)
+        output: Tensor = _Affine.apply(x, self.weight, self.bias)
+        return output
+
+
+class _Affine(torch.autograd.Function):
+    """S affine maps, (S, B, n_in) -> (S, B, n_out), whose weights' gradient comes out in the weights' own layout.
+
+    PyTorch's own is its transpose, which it copies: at widths of 128 and more an eighth of the time of a step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        if bias is None:
+            return torch.bmm(x, weight.transpose(1, 2))
+        return torch.baddbmm(bias[:, None, :], x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (of_output,) = gradients
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            torch.bmm(of_output, weight) if of_x else None,
+            torch.bmm(of_output.transpose(1, 2), x) if of_weight else None,
+            of_output.sum(1) if of_bias else None,
+        )
 
 
 class Convolution(Layer):

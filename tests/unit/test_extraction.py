@@ -325,3 +325,28 @@ def test_the_scripts_train_and_dump_from_stores_to_stores(images, tmp_path):
     done = run_script("train_run.py", tmp_path, diverging, data, weights | {"history": str(block / "history.csv")})
     assert done.returncode == 1
     assert "is not finite at step" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_write_that_fails_in_the_thread_fails_the_dump(images, tmp_path, monkeypatch):
+    weights = trained(MODELS["mlp"], images, tmp_path)
+
+    def write(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(FeatureWriter, "write", write)
+    with pytest.raises(OSError, match="Input/output error"):
+        dumped(dump_spec(recipe(MODELS["mlp"])), images, weights, tmp_path)
+    assert not (tmp_path / "features.zarr").exists()
+
+
+@pytest.mark.parametrize("bundle_bytes", [1, 2000])
+def test_features_do_not_depend_on_how_many_are_written_at_once(images, tmp_path, monkeypatch, bundle_bytes):
+    weights, spec = trained(MODELS["mlp"], images, tmp_path), dump_spec(recipe(MODELS["mlp"]))
+    monkeypatch.setattr(extraction, "FORWARD_ROWS", 16)
+    whole = dumped(spec, images, weights, tmp_path / "whole")
+    monkeypatch.setattr(extraction, "BUNDLE_BYTES", bundle_bytes)
+    parts = dumped(spec, images, weights, tmp_path / "parts", chunk_bytes=500)
+    for layer in whole.layers:
+        for seed in range(2):
+            for step in range(len(weights.steps)):
+                np.testing.assert_array_equal(parts.matrix(layer, seed, step), whole.matrix(layer, seed, step))

@@ -1,12 +1,15 @@
 """The networks: their layers, the independence of stacked seeds, their initialisation."""
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from featurespace import networks
 from featurespace.architectures import layer_names, minimum_side
 from featurespace.errors import FeaturespaceError
-from featurespace.networks import BatchNorm, build_network, initialise, scale_inputs, stacks_of
+from featurespace.networks import BatchNorm, Dense, Inputs, build_network, initialise, scale_inputs, stacks_of
 
 MODELS = {
     "mlp": {"kind": "mlp", "widths": [12, 7], "batch_norm": False},
@@ -268,3 +271,42 @@ def test_a_network_that_does_not_fit_the_data_is_refused():
         build_network(MODELS["autoencoder"], (50,), 3, 1)
     with pytest.raises(FeaturespaceError, match="unknown architecture: 'noise'"):
         build_network({"kind": "noise", "width": 4, "rectified": False}, (50,), 3, 1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_a_dense_layer_are_those_of_finite_differences_in_the_layout_of_the_weights(bias):
+    generator = torch.Generator().manual_seed(0)
+    layer = Dense(3, 5, 4, {"dtype": torch.float64}, bias=bias)
+    for parameter in layer.parameters():
+        parameter.data.normal_(generator=generator)
+    x = torch.randn(3, 7, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    expected = torch.stack(
+        [F.linear(x[s], layer.weight[s], None if layer.bias is None else layer.bias[s]) for s in range(3)]
+    )
+    torch.testing.assert_close(layer(x), expected)
+    names = list(dict(layer.named_parameters()))
+
+    def by_inputs(x, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(by_inputs, (x, *layer.parameters()))
+    layer(x).square().sum().backward()
+    assert layer.weight.grad.is_contiguous()
+
+
+@pytest.mark.parametrize("kind", ["pixels", "values"])
+@pytest.mark.parametrize("limit", [10**6, 0])
+def test_inputs_kept_or_made_on_demand_are_those_of_scaling(monkeypatch, kind, limit):
+    monkeypatch.setattr(networks, "SCALED_BYTES", limit)
+    monkeypatch.setattr(networks, "SCALED_ROWS", 4)
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 256, (11, 2, 3), dtype=np.uint8) if kind == "pixels" else rng.normal(size=(11, 6))
+    inputs = Inputs(torch.from_numpy(array.copy()), 0.3, 0.7, torch.float32)
+    assert (inputs.scaled is not None) == bool(limit)
+    exact = ((array / 255 if kind == "pixels" else array) - 0.3) / 0.7
+    rows = torch.tensor([[3, 0], [10, 3]])
+    np.testing.assert_array_equal(inputs[rows].numpy(), exact.astype(np.float32)[rows.numpy()])
+    np.testing.assert_array_equal(inputs[2:9].numpy(), exact.astype(np.float32)[2:9])
+    np.testing.assert_array_equal(torch.cat(list(inputs.in_float64(4))).numpy(), exact)
+    np.testing.assert_array_equal(inputs.stored.numpy(), array)
+    assert len(inputs) == 11
