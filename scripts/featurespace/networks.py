@@ -124,8 +124,8 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
         (of_output,) = gradients
+        x, weight = (tensor.to(of_output.dtype) for tensor in ctx.saved_tensors)  # another one under autocast
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
             torch.bmm(of_output, weight) if of_x else None,
