@@ -80,7 +80,7 @@ def test_lanczos_finds_the_leading_triplets(monkeypatch, n_samples, n_features):
 
 def test_lanczos_that_does_not_converge_gives_way_to_the_full_solve(monkeypatch):
     monkeypatch.setattr(spectra, "DENSE_SIDE", 40)
-    monkeypatch.setattr(spectra, "_leading_eigenvectors", lambda *_: (None, False))
+    monkeypatch.setattr(spectra, "_search", lambda *_: ({}, False))
     features = graded(300, 80, 1.0)
     assert_matches_reference(decompose(Rows.of(features), vectors=3, whole=False), features, gap=1e-3)
 
@@ -199,11 +199,10 @@ def test_a_matrix_too_large_to_keep_is_read_again(monkeypatch):
         return iter(np.array_split(features, 4))
 
     kept = decompose(Rows(source, 90, 12), vectors=2)
-    # The first row, and then the one pass that is kept.
-    assert len(passes) == 2
+    assert len(passes) == 1
     monkeypatch.setattr(spectra, "CACHE_BYTES", 100)
     again = decompose(Rows(source, 90, 12), vectors=2)
-    assert len(passes) > 4
+    assert len(passes) == 3
     np.testing.assert_array_equal(again.left_vectors, kept.left_vectors)
 
 
