@@ -50,7 +50,8 @@ _TINY = float(np.finfo(np.float64).tiny)
 _ROUNDING = 64 * _EPS  # relative to a Frobenius norm: what a mean, or a product with it, may be by rounding alone
 _SIGN_TIE = 1e-6  # a vector this close to orthogonal to the ones vector gets its sign from its largest entry
 _ROUGH_RESIDUAL = 1e-5  # where float32 products have done their part
-_BASIS_ROWS = 160  # what a search keeps: past it, it restarts from the leading part
+GRAM_BASIS = 10  # rows of a search's basis for each vector wanted, past which it restarts from the leading part
+ROWS_BASIS = 16  # the same where a product is a pass over the features, and costs more than the basis
 _REAL_PASS = 2e-4  # below this σ_i/σ_1 the Gram matrix is too coarse a certificate
 
 logger = logging.getLogger(__name__)
@@ -323,7 +324,7 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True, start: Spectra | 
     assert moments is not None
     result = Spectra(
         singular_values=np.zeros((2, n_components(n, d, vectors, whole))),
-        left_vectors=np.full((2, vectors, n), np.nan),
+        left_vectors=np.empty((2, vectors, n)),
         right_vectors=np.full((2, vectors, d), np.nan),
         frobenius_norm=np.array([moments.frobenius_norm[centring] for centring in CENTRINGS]),
         relative_gap=np.zeros((2, vectors)),
@@ -331,8 +332,11 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True, start: Spectra | 
         angle_to_mean_deg=np.full(2, np.nan),
         subspace=None if whole or d <= DENSE_SIDE or n < d <= GRAM_SIDE else _subspace(triplets, d),
     )
-    for centring, found in triplets.items():
-        _report(rows, moments, centring, found, vectors, result)
+    for index, centring in enumerate(CENTRINGS):
+        n_found = 0
+        if centring in triplets:
+            n_found = _report(rows, moments, centring, triplets[centring], vectors, result)
+        result.left_vectors[index, n_found:] = np.nan
     return result
 
 
@@ -340,6 +344,7 @@ def accumulate(rows: Rows, *, gram: bool = True) -> Moments:
     """Compute the mean, both Frobenius norms and, if `gram`, the Gram matrix, going over the rows once."""
     n = rows.n_samples
     sample_side = gram and n < rows.n_features
+    matrix: torch.Tensor | None
     if sample_side:
         pivot, mean, matrix, squares, image = _sample_gram(rows)
     else:
@@ -494,7 +499,16 @@ def _triplets_of_rows(
 
     for attempt in range(3):
         found, converged = _search(
-            apply, moments.factors, moments.weights, d, wanted, centrings, rough and attempt == 0, near, limit
+            apply,
+            moments.factors,
+            moments.weights,
+            d,
+            wanted,
+            centrings,
+            rough and attempt == 0,
+            near,
+            limit,
+            ROWS_BASIS * wanted,
         )
         basis = torch.cat([found[centring] for centring in centrings])
         if not converged and min(n, d) <= GRAM_SIDE:
@@ -537,6 +551,7 @@ def _triplets_of_gram(
             False,
             None if moments.sample_side else near,
             400,
+            GRAM_BASIS * wanted,
         )
         if converged:
             bases = found
@@ -576,18 +591,16 @@ def _ritz_on_rows(
     for centring, basis in bases.items():
         part = slice(start, start + len(basis))
         start += len(basis)
-        product, image, along_mean = products[part], images[part], products[-1]
+        image, along_mean = images[part], products[-1]
+        along = None
         if centring == "raw":
             along = basis @ mean
-            product = product + along[:, None]
             image = image + rows.n_samples * torch.outer(along, mean)
             along_mean = along_mean + length
-        left, values, turn = _small_svd(product)
-        right = turn @ basis
+        left, values, turn = _small_svd(products[part], along)
         if centring == "centred":
             left -= left.mean(dim=1, keepdim=True)
-        left /= torch.linalg.vector_norm(left, dim=1, keepdim=True).clamp_(min=_EPS)
-        right /= torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp_(min=_EPS)
+        left, right = _unit(left), _unit(turn @ basis)
         misfit = (turn @ image) / values.clamp(min=_TINY)[:, None] - values[:, None] * right
         result[centring] = _Triplets(left, values, right, torch.linalg.vector_norm(misfit, dim=1), along_mean)
     faint = {c: t for c, t in result.items() if _is_faint(t.values, rows)}
@@ -628,8 +641,7 @@ def _ritz_on_samples(
         left = turn @ basis
         if centring == "centred":
             left -= left.mean(dim=1, keepdim=True)
-        left /= torch.linalg.vector_norm(left, dim=1, keepdim=True).clamp_(min=_EPS)
-        right /= torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp_(min=_EPS)
+        left, right = _unit(left), _unit(right)
         misfit = (turn @ image) / values.clamp(min=_TINY)[:, None] - values[:, None] * left
         result[centring] = _Triplets(left, values, right, torch.linalg.vector_norm(misfit, dim=1), along_mean)
     faint = {c: t for c, t in result.items() if _is_faint(t.values, rows)}
@@ -651,25 +663,42 @@ def _is_faint(values: torch.Tensor, rows: Rows) -> bool:
     return bool((exists & (values < _REAL_PASS * values[0])).any())
 
 
-def _small_svd(product: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Decompose a few long rows, (w, length): return the long vectors as rows, σ, and the short ones as rows.
+def _small_svd(
+    product: torch.Tensor, offsets: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Decompose a few long rows, (w, length), plus a number each, (w,).
+
+    Returns the long vectors as rows, the singular values, and the short vectors as rows.
 
     The rows are nearly orthogonal, as products with near singular vectors are. So their Gram matrix, once they are
     scaled to unit length, is near the identity, and its Cholesky factor as good as the triangle of a QR
     decomposition. Where they are not, or one vanishes, QR it is.
     """
-    lengths = torch.linalg.vector_norm(product, dim=1)
-    inner = product @ product.T / torch.outer(lengths, lengths).clamp(min=_TINY)
+    inner = product @ product.T
+    if offsets is not None:
+        cross = torch.outer(product.sum(dim=1), offsets)
+        inner = inner + cross + cross.T + product.shape[1] * torch.outer(offsets, offsets)
+    lengths = inner.diagonal().clamp(min=0.0).sqrt()
+    inner = inner / torch.outer(lengths, lengths).clamp(min=_TINY)
     cosines = inner - torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
     if bool(cosines.abs().max() < 0.1):
         factor = torch.linalg.cholesky(inner)
         short, values, turn = torch.linalg.svd(lengths[:, None] * factor)
         # product = lengths · factor · Q with orthonormal rows Q, which need not be formed themselves.
         turn = torch.linalg.solve_triangular(factor, turn, upper=False, left=False) / lengths
-        return turn @ product, values, short.T
+        if offsets is None:
+            return turn @ product, values, short.T
+        return torch.addmm((turn @ offsets)[:, None], turn, product), values, short.T
+    if offsets is not None:
+        product = product + offsets[:, None]
     rows, triangle = torch.linalg.qr(product.T)
     short, values, turn = torch.linalg.svd(triangle.T)
     return turn @ rows.T, values, short.T
+
+
+def _unit(rows: torch.Tensor) -> torch.Tensor:
+    """Scale rows to unit length, in place."""
+    return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=_EPS))
 
 
 def _subspace(triplets: dict[str, _Triplets], n_features: int) -> np.ndarray | None:
@@ -678,8 +707,8 @@ def _subspace(triplets: dict[str, _Triplets], n_features: int) -> np.ndarray | N
     return _independent(torch.cat([found.right for found in triplets.values()]), 1e-2).cpu().numpy()
 
 
-def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vectors: int, result: Spectra) -> None:
-    """Fill in one centring of a `Spectra`."""
+def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vectors: int, result: Spectra) -> int:
+    """Fill in one centring of a `Spectra`, and return how many vectors there are: later left ones are not filled."""
     n, d = rows.n_samples, rows.n_features
     index = CENTRINGS.index(centring)
     kept = min(vectors, n, d)
@@ -699,7 +728,7 @@ def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vecto
     left, right = found.left[:n_exist], found.right[:n_exist]
     signs = _signs(left)[:, None]
     residual = found.misfit[:n_exist] / largest
-    result.left_vectors[index, :n_exist] = (left * signs).cpu().numpy()
+    result.left_vectors[index, :n_exist] = left.mul_(signs).cpu().numpy()
     result.right_vectors[index, :n_exist] = (right * signs).cpu().numpy()
     result.relative_gap[index, :kept] = gap.cpu().numpy()
     result.residual[index, :n_exist] = residual.cpu().numpy()
@@ -711,6 +740,7 @@ def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vecto
     worst = float(residual.max())
     if worst > RESIDUAL_WARNING:
         logger.warning("%s, %s: singular vectors only good to a residual of %.1e", rows.name, centring, worst)
+    return n_exist
 
 
 def _angle_deg(unit: torch.Tensor, other: torch.Tensor) -> float:
@@ -725,10 +755,14 @@ def _signs(left: torch.Tensor) -> torch.Tensor:
     sums = left.sum(dim=1)
     tied = sums.abs() <= _SIGN_TIE * left.shape[1] ** 0.5
     if bool(tied.any()):
-        sizes = left.abs()
-        # The first of the entries that are largest but for rounding, so that rounding does not choose.
-        first = (sizes >= sizes.amax(dim=1, keepdim=True) * (1 - _SIGN_TIE)).to(torch.int8).argmax(dim=1)
-        sums = torch.where(tied, left.gather(1, first[:, None])[:, 0], sums)
+        low, high = torch.aminmax(left, dim=1)
+        entries = high + low
+        if bool((tied & (entries.abs() <= _SIGN_TIE * torch.maximum(high, -low))).any()):
+            sizes = left.abs()
+            # The first of the entries that are largest but for rounding, so that rounding does not choose.
+            first = (sizes >= sizes.amax(dim=1, keepdim=True) * (1 - _SIGN_TIE)).to(torch.int8).argmax(dim=1)
+            entries = left.gather(1, first[:, None])[:, 0]
+        sums = torch.where(tied, entries, sums)
     return torch.where(sums < 0, -1.0, 1.0).to(left.dtype)
 
 
@@ -785,7 +819,7 @@ def _times(rows: Rows, block: torch.Tensor, centre: _Centre) -> torch.Tensor:
     result = block.new_empty((len(block), rows.n_samples))
     start = 0
     for piece in rows.shifted(centre.shift):
-        torch.sub(block @ piece.T, rest, out=result[:, start : start + len(piece)])
+        torch.addmm(rest, block, piece.T, beta=-1, out=result[:, start : start + len(piece)])
         start += len(piece)
     return result
 
@@ -813,6 +847,7 @@ def _search(
     rough: bool,
     near: torch.Tensor | None,
     max_products: int,
+    capacity: int,
 ) -> tuple[dict[str, torch.Tensor], bool]:
     """Find the leading eigenvectors of G and of G + factorsᵀ weights factors by one restarted block Krylov iteration.
 
@@ -842,6 +877,8 @@ def _search(
         Directions to start from, (any number, size), or None.
     max_products
         After so many applications the iteration gives up.
+    capacity
+        How many rows the basis may have before it shrinks.
 
     Returns
     -------
@@ -903,8 +940,8 @@ def _search(
             continue
         if len(basis) >= size:
             return vectors, all_exact
-        if len(basis) > max(_BASIS_ROWS, 12 * wanted):
-            leading = torch.cat([rotation[: 3 * wanted] for rotation in rotations])
+        if len(basis) > capacity:
+            leading = torch.cat([rotation[: wanted + wanted // 2] for rotation in rotations])
             turn = torch.linalg.qr(leading.T)[0].T
             # Rows that were exact are mixed with others here.
             basis, image, n_exact = turn @ basis, turn @ image, 0
