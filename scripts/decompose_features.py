@@ -15,8 +15,9 @@ import xarray as xr
 from featurespace.device import lease_device
 from featurespace.files import write_table
 from featurespace.script import progress, script_edge
-from featurespace.spectra import CENTRINGS, Rows, decompose, n_components
+from featurespace.spectra import CENTRINGS, Rows, Spectra, decompose, n_components
 from featurespace.stores import FeatureStore, store_draft, write_digest, write_group
+from featurespace.streams import read_ahead
 
 TABLE_COMPONENTS = 20
 MEMORY_BYTES = 2**30  # arrays past this size are kept in a scratch file until they are written

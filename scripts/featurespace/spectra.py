@@ -889,28 +889,24 @@ def _search(
         # Drawn on the CPU, so that every device starts from the same block.
         generator = torch.Generator().manual_seed(0)
         near = torch.randn((min(size, wanted + 3), size), dtype=torch.float64, generator=generator).to(factors.device)
-    basis = torch.linalg.qr(torch.cat([factors, near]).T)[0].T.contiguous()
-    image = apply(basis, not rough)
-    n_exact = 0  # how many of the leading rows of a rough image are exact after all
+    space = _Space(torch.linalg.qr(torch.cat([factors, near]).T)[0].T, apply, not rough)
     all_exact = not rough
     previous = float("inf")
     vectors: dict[str, torch.Tensor] = {}
     for _ in range(max_products):
-        inner = image @ basis.T
-        inner[:, :n_exact] = inner[:n_exact].T
-        inner = (inner + inner.T) / 2
+        basis, image = space.basis, space.image
         along = basis @ factors.T
         rotations, residuals = [], []
         worst = 0.0
         for centring in centrings:
-            projected = inner + along @ weights @ along.T if centring == "raw" else inner
+            projected = space.inner + along @ weights @ along.T if centring == "raw" else space.inner
             eigenvalues, eigenvectors = torch.linalg.eigh(projected)
             rotation = eigenvectors.flip(1).T
             values = eigenvalues.flip(0)[:wanted].clamp(min=0.0)
             ritz = rotation[:wanted] @ basis
-            residual = rotation[:wanted] @ image - values[:, None] * ritz
+            residual = torch.addcmul(rotation[:wanted] @ image, ritz, values[:, None], value=-1.0)
             if centring == "raw":
-                residual += (rotation[:wanted] @ along) @ weights @ factors
+                residual.addmm_((rotation[:wanted] @ along) @ weights, factors)
             norms = torch.linalg.vector_norm(residual, dim=1)
             floor = 1e-14 * values[0].clamp(min=_TINY)
             relative = norms / (values * values[0]).sqrt().clamp(min=_TINY)
@@ -922,41 +918,96 @@ def _search(
             vectors[centring] = ritz
         stalled = worst > previous / 2
         previous = worst
-        if n_exact == 0 and not all_exact and (worst < _ROUGH_RESIDUAL or (stalled and worst < 1e-2)):
-            leading = torch.cat([rotation[:wanted] for rotation in rotations])
-            turn = torch.linalg.qr(leading.T, mode="complete")[0].T
-            n_exact = min(len(leading), len(turn))
-            basis, image = turn @ basis, turn @ image
-            image[:n_exact] = apply(basis[:n_exact], True)
+        if space.n_exact == 0 and not all_exact and (worst < _ROUGH_RESIDUAL or (stalled and worst < 1e-2)):
+            space.refresh(torch.cat([rotation[:wanted] for rotation in rotations]))
             previous = float("inf")
             continue
         if worst <= RESIDUAL_TOLERANCE / 2:
             return vectors, True
-        if stalled and n_exact:
-            n_exact, all_exact = 0, True
-            basis = torch.linalg.qr(torch.cat([vectors[centring] for centring in centrings]).T)[0].T.contiguous()
-            image = apply(basis, True)
+        if stalled and space.n_exact:
+            all_exact = True
+            leading = torch.cat([vectors[centring] for centring in centrings])
+            space = _Space(torch.linalg.qr(leading.T)[0].T, apply, True)
             previous = float("inf")
             continue
         if len(basis) >= size:
             return vectors, all_exact
         if len(basis) > capacity:
-            leading = torch.cat([rotation[: wanted + wanted // 2] for rotation in rotations])
-            turn = torch.linalg.qr(leading.T)[0].T
-            # Rows that were exact are mixed with others here.
-            basis, image, n_exact = turn @ basis, turn @ image, 0
-            residuals = [residual - (residual @ basis.T) @ basis for residual in residuals]
-        fresh = torch.cat(residuals)
-        for _ in range(2):
-            fresh = fresh - (fresh @ basis.T) @ basis
-        fresh = _independent(fresh, 1e-2)
-        fresh = fresh - (fresh @ basis.T) @ basis
-        fresh = torch.linalg.qr(fresh.T)[0].T[: size - len(basis)]
+            space.shrink(torch.cat([rotation[: wanted + wanted // 2] for rotation in rotations]))
+        # The residuals of Ritz vectors are orthogonal to the basis but for rounding, which scaling has made larger.
+        fresh = _independent(space.without(torch.cat(residuals)), 1e-2)
+        fresh = _independent(space.without(fresh), 1e-2)[: size - len(space.basis)]
         if len(fresh) == 0:  # an invariant subspace: it holds all that the operator does
             return vectors, all_exact
-        basis = torch.cat([basis, fresh])
-        image = torch.cat([image, apply(fresh, all_exact)])
+        space.grow(fresh, all_exact)
     return vectors, False
+
+
+class _Space:
+    """An orthonormal basis, (rows, size), what an operator makes of it, and the operator's matrix in it.
+
+    The first `n_exact` rows of the image are exact where the others need not be.
+    """
+
+    def __init__(self, basis: torch.Tensor, apply: Callable[[torch.Tensor, bool], torch.Tensor], exact: bool) -> None:
+        self.n_exact = 0
+        self.inner = basis.new_empty((0, 0))
+        self._apply = apply
+        self._memory = basis.new_empty((2, 0, basis.shape[1]))
+        self._rows = 0
+        self.grow(basis, exact)
+
+    @property
+    def basis(self) -> torch.Tensor:
+        return self._memory[0, : self._rows]
+
+    @property
+    def image(self) -> torch.Tensor:
+        return self._memory[1, : self._rows]
+
+    def without(self, block: torch.Tensor) -> torch.Tensor:
+        """Return a block, (w, size), less its part in the space."""
+        return torch.addmm(block, block @ self.basis.T, self.basis, alpha=-1.0)
+
+    def grow(self, fresh: torch.Tensor, exact: bool) -> None:
+        """Take in more rows, orthonormal to the basis."""
+        old, rows = self._rows, self._rows + len(fresh)
+        if rows > self._memory.shape[1]:
+            memory = self._memory.new_empty((2, rows + rows // 2, fresh.shape[1]))
+            memory[:, :old] = self._memory[:, :old]
+            self._memory = memory
+        self._memory[0, old:rows] = fresh
+        self._memory[1, old:rows] = self._apply(fresh, exact)
+        self._rows = rows
+        inner = self.inner.new_empty((rows, rows))
+        inner[:old, :old] = self.inner
+        inner[old:] = self.image[old:] @ self.basis.T
+        inner[:old, old:] = self.image[:old] @ self.basis[old:].T
+        self._set_inner(inner)
+
+    def refresh(self, leading: torch.Tensor) -> None:
+        """Turn the basis so that it begins with some vectors of the space, given by coefficients; exact ones."""
+        turn = torch.linalg.qr(leading.T, mode="complete")[0].T
+        self._turn(turn)
+        self.n_exact = min(len(leading), len(turn))
+        self.image[: self.n_exact] = self._apply(self.basis[: self.n_exact], True)
+        self._set_inner(self.image @ self.basis.T)
+
+    def shrink(self, leading: torch.Tensor) -> None:
+        """Keep only the span of some vectors of the space, given by coefficients."""
+        self._turn(torch.linalg.qr(leading.T)[0].T)
+        self.n_exact = 0  # what was exact is mixed with other rows now
+        self._set_inner(self.image @ self.basis.T)
+
+    def _turn(self, turn: torch.Tensor) -> None:
+        # One after the other: no third matrix of this size is needed.
+        self._memory[0, : len(turn)] = turn @ self.basis
+        self._memory[1, : len(turn)] = turn @ self.image
+        self._rows = len(turn)
+
+    def _set_inner(self, inner: torch.Tensor) -> None:
+        inner[:, : self.n_exact] = inner[: self.n_exact].T
+        self.inner = (inner + inner.T) / 2
 
 
 def _independent(block: torch.Tensor, tolerance: float) -> torch.Tensor:
