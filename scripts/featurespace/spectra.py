@@ -41,7 +41,8 @@ PIECE_VALUES = 2**19  # converted to float64 at a time on a CPU: 4 MB, which sta
 # What a matrix of n x d costs, in nanoseconds a value on one core; only the ratios count. The Gram matrix pays for
 # each value of the smaller side, a search for each vector of its block: about ten passes, mostly in float32.
 GRAM_COST = 0.04
-KRYLOV_COST = 2.4
+KRYLOV_COST = 2.2
+REREAD_COST = 12.0  # what the passes of a search cost besides, where the matrix is not kept between them
 FLOAT64_COST = 2.5  # how many times more than that, where the features themselves are float64
 WARM_PASSES = 0.8  # what is left of the passes with a start from a neighbouring step
 
@@ -120,7 +121,6 @@ class Rows:
         if self._kept is not None:
             yield from self._kept
             return
-        limit = CUDA_CACHE_BYTES if self.device.type == "cuda" else CACHE_BYTES
         kept: list[torch.Tensor] = []
         n_rows, n_bytes = 0, 0
         for array in self._source():
@@ -135,7 +135,7 @@ class Rows:
                 self._check(block, n_rows)
             n_rows += len(block)
             n_bytes += block.numel() * block.element_size()
-            if n_bytes <= limit:
+            if n_bytes <= self._limit():
                 kept.append(block)
             else:
                 kept.clear()
@@ -146,6 +146,11 @@ class Rows:
         self._checked = True
         if kept:
             self._kept = kept
+
+    def kept_whole(self) -> bool:
+        """Say whether the matrix stays in memory between passes, as far as its shape tells."""
+        n_bytes = 4 if self.dtype is None else self.dtype.itemsize
+        return n_bytes * self.n_samples * self.n_features <= self._limit()
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Go through the rows in the dtype they came in, cut so small that a CPU's cache holds a few of them."""
@@ -171,6 +176,9 @@ class Rows:
     def first(self) -> torch.Tensor:
         """Return the first row, (n_features,), float64."""
         return next(iter(self))[0].clone()
+
+    def _limit(self) -> int:
+        return CUDA_CACHE_BYTES if self.device.type == "cuda" else CACHE_BYTES
 
     def _check(self, block: torch.Tensor, n_rows: int) -> None:
         # A sum is read-only and quick; only where it is not finite, which finite values may cause too, look closer.
@@ -471,7 +479,8 @@ def _search_pays(rows: Rows, wanted: int, started: bool) -> bool:
 
 
 def _search_cost(rows: Rows, wanted: int) -> float:
-    return KRYLOV_COST * (wanted + 2) * (FLOAT64_COST if rows.dtype == torch.float64 else 1.0)
+    cost = KRYLOV_COST * (wanted + 2) * (FLOAT64_COST if rows.dtype == torch.float64 else 1.0)
+    return cost if rows.kept_whole() else cost + REREAD_COST
 
 
 def _triplets_of_rows(

@@ -414,6 +414,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/weights.py": TRAINING,
     "featurespace/extraction.py": DUMPING | WEIGHING | PROBING_LAYERS,
     "featurespace/spectra.py": DECOMPOSING | MEASURING | WEIGHING,
+    "featurespace/products.py": DECOMPOSING | MEASURING | WEIGHING,
     "featurespace/measures.py": MEASURING | WEIGHING,
     "featurespace/network_measures.py": WEIGHING,
     "featurespace/theory.py": PREDICTED,
