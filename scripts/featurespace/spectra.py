@@ -41,7 +41,7 @@ PIECE_VALUES = 2**19  # converted to float64 at a time on a CPU: 4 MB, which sta
 # What a matrix of n x d costs, in nanoseconds a value on one core; only the ratios count. The Gram matrix pays for
 # each value of the smaller side, a search for each vector of its block: about ten passes, mostly in float32.
 GRAM_COST = 0.04
-KRYLOV_COST = 2.2
+KRYLOV_COST = 2.0
 REREAD_COST = 12.0  # what the passes of a search cost besides, where the matrix is not kept between them
 FLOAT64_COST = 2.5  # how many times more than that, where the features themselves are float64
 WARM_PASSES = 0.8  # what is left of the passes with a start from a neighbouring step
