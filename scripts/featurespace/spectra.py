@@ -338,7 +338,7 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True, start: Spectra | 
         relative_gap=np.zeros((2, vectors)),
         residual=np.full((2, vectors), np.nan),
         angle_to_mean_deg=np.full(2, np.nan),
-        subspace=None if whole or d <= DENSE_SIDE or n < d <= GRAM_SIDE else _subspace(triplets, d),
+        subspace=None if whole or d <= DENSE_SIDE else _subspace(triplets),
     )
     for index, centring in enumerate(CENTRINGS):
         n_found = 0
@@ -710,7 +710,7 @@ def _unit(rows: torch.Tensor) -> torch.Tensor:
     return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=_EPS))
 
 
-def _subspace(triplets: dict[str, _Triplets], n_features: int) -> np.ndarray | None:
+def _subspace(triplets: dict[str, _Triplets]) -> np.ndarray | None:
     if not triplets:
         return None
     return _independent(torch.cat([found.right for found in triplets.values()]), 1e-2).cpu().numpy()
