@@ -1,8 +1,7 @@
 """Decompose every layer at every seed and step, raw and centred: spectra as a store, and their heads as a table."""
 
 import tempfile
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ import xarray as xr
 from featurespace.device import lease_device
 from featurespace.files import write_table
 from featurespace.script import progress, script_edge
-from featurespace.spectra import CENTRINGS, Rows, decompose, n_components
-from featurespace.stores import FeatureStore, store_draft, write_digest, write_group
+from featurespace.spectra import CENTRINGS, Rows, Spectra, decompose, n_components
+from featurespace.stores import FeatureStore, drop_pages, store_draft, write_digest, write_group
+from featurespace.streams import read_ahead
 
 TABLE_COMPONENTS = 20
-MEMORY_BYTES = 2**30  # arrays past this size are kept in a scratch file until they are written
+MEMORY_BYTES = 2**22  # arrays past this size are kept in a scratch file until they are written
 
 
 def decompose_layer(
@@ -59,15 +59,22 @@ def decompose_layer(
         "angle_to_mean_deg": (over, _empty(axes, scratch)),
     }
     for i, seed in enumerate(store.seeds):
+        previous: Spectra | None = None
         for j, step in enumerate(store.steps):
+
+            def source(i: int = i, j: int = j) -> Iterator[np.ndarray]:
+                # One block more than the one at work: a third would double what the stage holds.
+                return read_ahead(store.blocks(layer, i, j), 1)
+
             rows = Rows(
-                partial(store.blocks, layer, i, j),
+                source,
                 n,
                 d,
                 device=device,
                 name=f"{store.path}, layer {layer}, seed {seed}, step {step}",
             )
-            spectra = decompose(rows, vectors=k, whole=whole)
+            # Neighbouring steps of one run are alike, and so are their leading vectors.
+            spectra = previous = decompose(rows, vectors=k, whole=whole, start=previous)
             variables["singular_value"][1][i, j] = spectra.singular_values
             variables["left_vector"][1][i, j] = spectra.left_vectors
             variables["right_vector"][1][i, j] = spectra.right_vectors
@@ -75,6 +82,8 @@ def decompose_layer(
             variables["relative_gap"][1][i, j] = spectra.relative_gap
             variables["residual"][1][i, j] = spectra.residual
             variables["angle_to_mean_deg"][1][i, j] = spectra.angle_to_mean_deg
+            for _, array in variables.values():
+                drop_pages(array)
             done.update()
     return xr.Dataset(
         variables,

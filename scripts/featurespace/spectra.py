@@ -1,36 +1,59 @@
 """Spectra of a feature matrix: singular values and leading singular vectors, raw and centred, on any torch device.
 
-The matrix X (n_samples x n_features) is never needed whole: its rows come in blocks, and everything is accumulated
-in float64. Up to `GRAM_SIDE` the symmetric eigenproblem of the Gram matrix on the smaller side gives the first
-answer; past it a block Krylov iteration applies X and its transpose block by block. Either way one more
-Rayleigh-Ritz step on X itself follows, so that the k leading triplets carry the accuracy of X and not of its square,
-and a last pass measures the residual that is reported.
+The matrix X (n_samples x n_features) is never needed whole: its rows come in blocks, and what is reported is
+accumulated in float64. Two ways lead to the leading vectors, and arithmetic counted beforehand chooses:
 
-Nothing centred is ever formed as raw minus mean products: means and centred Gram matrices are merged block by block
-(Chan, Golub & LeVeque 1983), of rows shifted by the first one, so that a common offset, however large, costs nothing.
+- The Gram matrix of the centred rows on the smaller side, half of it computed, then a dense eigensolve or, past
+  `DENSE_SIDE`, a block Krylov search on it.
+- The same search on X itself, one pass a step, where few vectors of a wide matrix are wanted. Float32 features are
+  multiplied in float32 at first; the products that the answer rests on are then made again in float64.
+
+The raw matrix differs from the centred one by its mean, XᵀX = XcᵀXc + n m mᵀ. So a Krylov space that holds m serves
+both, and one search, and one pass, gives both spectra. Only sums of positive terms are ever formed: nothing centred
+is raw minus mean products. Means and centred Gram matrices are merged block by block (Chan, Golub & LeVeque 1983), of
+rows shifted by the first one, so that a common offset, however large, costs nothing.
+
+Either way a Rayleigh-Ritz step on X itself follows, so that the leading triplets carry the accuracy of X and not of
+its square, and the residual of every triplet is measured.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from featurespace.errors import FeaturespaceError
+from featurespace.products import add_gram, mirror
 
 CENTRINGS = ("raw", "centred")
 
 GRAM_SIDE = 8192  # the largest smaller side whose Gram matrix is formed for a few vectors only
 WHOLE_SIDE = 16384  # the same for the whole spectrum: 2 GiB a matrix
-DENSE_SIDE = 768  # below it the full eigensolve is as fast as Lanczos
+DENSE_SIDE = 128  # up to it the full eigensolve is as fast as a search
 RESIDUAL_TOLERANCE = 1e-10  # what the iterations go for, relative to the largest singular value
 RESIDUAL_WARNING = 1e-8  # what is logged: beyond what Gram matrices of collapsed features give
-CACHE_BYTES = 2**30  # a matrix up to this size is read once and kept on the device between passes
+CACHE_BYTES = 2**26  # a matrix up to this size is read once and kept between passes
+CUDA_CACHE_BYTES = 2**30  # the same in a GPU's memory
+PIECE_VALUES = 2**19  # converted to float64 at a time on a CPU: 4 MB, which stay in its cache
+
+# What a matrix of n x d costs, in nanoseconds a value on one core; only the ratios count. The Gram matrix pays for
+# each value of the smaller side, a search for each vector of its block: about ten passes, mostly in float32.
+GRAM_COST = 0.04
+KRYLOV_COST = 2.0
+REREAD_COST = 12.0  # what the passes of a search cost besides, where the matrix is not kept between them
+FLOAT64_COST = 2.5  # how many times more than that, where the features themselves are float64
+WARM_PASSES = 0.8  # what is left of the passes with a start from a neighbouring step
 
 _EPS = float(np.finfo(np.float64).eps)
+_TINY = float(np.finfo(np.float64).tiny)
 _ROUNDING = 64 * _EPS  # relative to a Frobenius norm: what a mean, or a product with it, may be by rounding alone
 _SIGN_TIE = 1e-6  # a vector this close to orthogonal to the ones vector gets its sign from its largest entry
+_ROUGH_RESIDUAL = 1e-5  # where float32 products have done their part
+GRAM_BASIS = 10  # rows of a search's basis for each vector wanted, past which it restarts from the leading part
+ROWS_BASIS = 16  # the same where a product is a pass over the features, and costs more than the basis
+_REAL_PASS = 2e-4  # below this σ_i/σ_1 the Gram matrix is too coarse a certificate
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +64,8 @@ class Rows:
     Parameters
     ----------
     source
-        Called once a pass; returns the (rows, n_features) blocks in order, in any real dtype.
+        Called once a pass; returns the (rows, n_features) blocks in order, in any real dtype. They may be kept, and
+        are not written to.
     n_samples, n_features
         The shape of the whole.
     device
@@ -72,6 +96,8 @@ class Rows:
         self.name = name
         self._source = source
         self._kept: list[torch.Tensor] | None = None
+        self._checked = False
+        self.dtype: torch.dtype | None = None  # of the blocks, once one has been seen
 
     @classmethod
     def of(
@@ -102,26 +128,46 @@ class Rows:
                 raise FeaturespaceError(
                     f"{self.name}: a block has shape {array.shape}, expected rows of {self.n_features} features"
                 )
-            # A copy, since torch wants a writable array and a store may hand out read-only ones.
-            block = torch.tensor(array, device=self.device)
-            if not bool(torch.isfinite(block).all()):
-                bad = (~torch.isfinite(block)).any(dim=1)
-                row = n_rows + int(torch.nonzero(bad)[0, 0])
-                raise FeaturespaceError(
-                    f"{self.name}: sample {row} has a feature that is NaN or infinite; "
-                    "look for a diverged training or a faulty input"
-                )
+            # Torch wants a writable array; what is read-only is copied.
+            block = (torch.from_numpy(array) if array.flags.writeable else torch.tensor(array)).to(self.device)
+            self.dtype = block.dtype
+            if not self._checked:
+                self._check(block, n_rows)
             n_rows += len(block)
             n_bytes += block.numel() * block.element_size()
-            if n_bytes <= CACHE_BYTES:
+            if n_bytes <= self._limit():
                 kept.append(block)
             else:
                 kept.clear()
             yield block
+            del array, block  # or it would be there beside the next one
         if n_rows != self.n_samples:
             raise FeaturespaceError(f"{self.name}: has {n_rows} samples, expected {self.n_samples}")
+        self._checked = True
         if kept:
             self._kept = kept
+
+    def kept_whole(self) -> bool:
+        """Say whether the matrix stays in memory between passes, as far as its shape tells."""
+        n_bytes = 4 if self.dtype is None else self.dtype.itemsize
+        return n_bytes * self.n_samples * self.n_features <= self._limit()
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Go through the rows in the dtype they came in, cut so small that a CPU's cache holds a few of them."""
+        step = max(1, PIECE_VALUES // self.n_features) if self.device.type == "cpu" else self.n_samples
+        for block in self.native():
+            yield from block.split(step)
+
+    def shifted(self, shift: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Go through the rows minus a row, (n_features,), in its dtype, piece by piece in memory that is used again."""
+        buffer = shift.new_empty((0, self.n_features))
+        for piece in self.pieces():
+            if len(buffer) < len(piece):
+                buffer = shift.new_empty(piece.shape)
+            if piece.dtype == shift.dtype:
+                yield torch.sub(piece, shift, out=buffer[: len(piece)])
+            else:
+                yield buffer[: len(piece)].copy_(piece).sub_(shift)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         for block in self.native():
@@ -131,10 +177,24 @@ class Rows:
         """Return the first row, (n_features,), float64."""
         return next(iter(self))[0].clone()
 
+    def _limit(self) -> int:
+        return CUDA_CACHE_BYTES if self.device.type == "cuda" else CACHE_BYTES
+
+    def _check(self, block: torch.Tensor, n_rows: int) -> None:
+        # A sum is read-only and quick; only where it is not finite, which finite values may cause too, look closer.
+        if bool(torch.isfinite(block.sum())):
+            return
+        bad = (~torch.isfinite(block)).any(dim=1)
+        if bool(bad.any()):
+            raise FeaturespaceError(
+                f"{self.name}: sample {n_rows + int(torch.nonzero(bad)[0, 0])} has a feature that is NaN or infinite; "
+                "look for a diverged training or a faulty input"
+            )
+
 
 @dataclass(frozen=True)
 class Moments:
-    """The mean and the Gram matrices of one feature matrix, float64, on its device.
+    """The mean and the Gram matrix of one feature matrix, float64, on its device.
 
     Attributes
     ----------
@@ -143,10 +203,12 @@ class Moments:
     shifted_mean
         (n_features,), the mean of the shifted rows. The mean itself is `pivot + shifted_mean`.
     sample_side
-        Whether the Gram matrices are X Xᵀ (n_samples, n_samples), chosen when there are fewer samples than features,
-        or XᵀX (n_features, n_features).
-    gram
-        {"raw": matrix, "centred": matrix}, or None where the smaller side is too large to form one.
+        Whether the Gram matrix is Xc Xcᵀ (n_samples, n_samples), chosen when there are fewer samples than features,
+        or XcᵀXc (n_features, n_features).
+    centred_gram
+        That matrix, of the centred rows, or None where it was not asked for.
+    factors, weights
+        (r, order) and (r, r): the raw Gram matrix is the centred one plus factorsᵀ weights factors. None without it.
     frobenius_norm
         {"raw": float, "centred": float}.
     """
@@ -154,8 +216,23 @@ class Moments:
     pivot: torch.Tensor
     shifted_mean: torch.Tensor
     sample_side: bool
-    gram: dict[str, torch.Tensor] | None
+    centred_gram: torch.Tensor | None
+    factors: torch.Tensor | None
+    weights: torch.Tensor | None
     frobenius_norm: dict[str, float]
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """(n_features,)."""
+        return self.pivot + self.shifted_mean
+
+    def gram(self, centring: str) -> torch.Tensor:
+        """Return the Gram matrix of either centring."""
+        if self.centred_gram is None or self.factors is None or self.weights is None:
+            raise ValueError("the Gram matrix has not been accumulated")
+        if centring == "centred":
+            return self.centred_gram
+        return torch.addmm(self.centred_gram, self.factors.T, self.weights @ self.factors)
 
 
 @dataclass(frozen=True)
@@ -181,6 +258,9 @@ class Spectra:
     angle_to_mean_deg
         (2,), degrees in [0, 90]: of the first left vector to X m, where m is the mean row of the raw matrix and X is
         raw or centred as the vector is. NaN where X m is zero to rounding, as when the mean is.
+    subspace
+        (any number, n_features): directions near the right vectors of both centrings, one past the last too. Where
+        `decompose` may start at the next step of the same network. None where it would not help.
     """
 
     singular_values: np.ndarray
@@ -190,6 +270,7 @@ class Spectra:
     relative_gap: np.ndarray
     residual: np.ndarray
     angle_to_mean_deg: np.ndarray
+    subspace: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 def n_components(n_samples: int, n_features: int, vectors: int, whole: bool) -> int:
@@ -198,7 +279,7 @@ def n_components(n_samples: int, n_features: int, vectors: int, whole: bool) -> 
     return side if whole else min(side, vectors)
 
 
-def decompose(rows: Rows, *, vectors: int, whole: bool = True) -> Spectra:
+def decompose(rows: Rows, *, vectors: int, whole: bool = True, start: Spectra | None = None) -> Spectra:
     """Compute the singular values and the leading singular vectors of a matrix, raw and centred.
 
     Centred means that the mean row has been subtracted from every row.
@@ -206,12 +287,16 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True) -> Spectra:
     Parameters
     ----------
     rows
-        The matrix. It is gone through five or six times, more when both its sides exceed `GRAM_SIDE`.
+        The matrix. It is gone through twice where its smaller side is short or all singular values are wanted, about
+        ten times otherwise.
     vectors
         How many leading pairs of vectors are wanted, at least 1.
     whole
         Whether all singular values are wanted. Those past the leading ones come from the Gram matrix: good to 1e-8
         relative down to 1e-3 of the largest, to about 1e-8 of the largest below.
+    start
+        What an earlier call gave for a matrix of the same width that is not far from this one, such as the step
+        before. It shortens the search and does not change what is found beyond rounding.
 
     Returns
     -------
@@ -232,50 +317,66 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True) -> Spectra:
             f"{rows.name}: the whole spectrum of {n} x {d} values is out of reach (both sides exceed {WHOLE_SIDE}); "
             "ask for the leading one"
         )
-    moments = accumulate(rows, gram=whole or side <= GRAM_SIDE)
+    # One more than asked for, since the gap below the last vector is reported too.
+    wanted = min(vectors + 1, side)
+    near = None
+    if start is not None and start.subspace is not None and start.subspace.shape[1] == d:
+        near = torch.tensor(start.subspace, device=rows.device)
+    moments, triplets = None, None
+    if not whole and _search_pays(rows, wanted, near is not None):
+        moments = accumulate(rows, gram=False)
+        triplets, near = _triplets_of_rows(rows, moments, wanted, near)
+    if triplets is None:
+        moments = accumulate(rows)
+        triplets = _triplets_of_gram(rows, moments, wanted, whole, near)
+    assert moments is not None
     result = Spectra(
         singular_values=np.zeros((2, n_components(n, d, vectors, whole))),
-        left_vectors=np.full((2, vectors, n), np.nan),
+        left_vectors=np.empty((2, vectors, n)),
         right_vectors=np.full((2, vectors, d), np.nan),
         frobenius_norm=np.array([moments.frobenius_norm[centring] for centring in CENTRINGS]),
         relative_gap=np.zeros((2, vectors)),
         residual=np.full((2, vectors), np.nan),
         angle_to_mean_deg=np.full(2, np.nan),
+        subspace=None if whole or d <= DENSE_SIDE else _subspace(triplets),
     )
     for index, centring in enumerate(CENTRINGS):
-        if moments.frobenius_norm[centring] > 0.0:
-            _decompose_one(rows, moments, centring, index, vectors, whole, result)
+        n_found = 0
+        if centring in triplets:
+            n_found = _report(rows, moments, centring, triplets[centring], vectors, result)
+        result.left_vectors[index, n_found:] = np.nan
     return result
 
 
 def accumulate(rows: Rows, *, gram: bool = True) -> Moments:
-    """Compute the mean, both Frobenius norms and, if `gram`, both Gram matrices, going over the rows once or twice."""
-    pivot = rows.first()
-    sample_side = rows.n_samples < rows.n_features
+    """Compute the mean, both Frobenius norms and, if `gram`, the Gram matrix, going over the rows once."""
+    n = rows.n_samples
+    sample_side = gram and n < rows.n_features
     matrix: torch.Tensor | None
-    if gram and sample_side:
-        mean, matrix, squares = _sample_gram(rows, pivot)
+    if sample_side:
+        pivot, mean, matrix, squares, image = _sample_gram(rows)
     else:
-        mean, matrix, squares = _feature_gram(rows, pivot, gram)
+        pivot, mean, matrix, squares = _feature_gram(rows, gram)
     full_mean = pivot + mean
-    raw_squares = squares + rows.n_samples * float(full_mean @ full_mean)
+    square_mean = full_mean @ full_mean
+    raw_squares = squares + n * float(square_mean)
     # Below this the centred matrix is the rounding of the means, and its directions mean nothing.
     if squares <= (8 * _EPS) ** 2 * raw_squares:
         squares = 0.0
-    grams: dict[str, torch.Tensor] | None = None
-    if matrix is not None:
-        if sample_side:
-            # X Xᵀ from the centred one: (Xc + 1mᵀ)(Xc + 1mᵀ)ᵀ, only sums of terms that do not cancel.
-            cross = torch.cat([(block - pivot - mean) @ full_mean for block in rows])
-            raw = matrix + cross[:, None] + cross[None, :] + full_mean @ full_mean
-        else:
-            raw = matrix + rows.n_samples * torch.outer(full_mean, full_mean)
-        grams = {"raw": raw, "centred": matrix}
+    if sample_side:
+        # (Xc + 1 mᵀ)(Xc + 1 mᵀ)ᵀ, only sums of terms that do not cancel.
+        factors = torch.stack([torch.ones_like(image), image])
+        weights = factors.new_tensor([[0.0, 1.0], [1.0, 0.0]])
+        weights[0, 0] = square_mean
+    else:
+        factors, weights = full_mean[None, :], full_mean.new_full((1, 1), n)
     return Moments(
         pivot=pivot,
         shifted_mean=mean,
         sample_side=sample_side,
-        gram=grams,
+        centred_gram=matrix,
+        factors=factors,
+        weights=weights,
         frobenius_norm={"raw": raw_squares**0.5, "centred": squares**0.5},
     )
 
@@ -285,156 +386,370 @@ def gram_singular_values(moments: Moments, centring: str) -> np.ndarray:
 
     Good to 1e-8 relative down to 1e-3 of the largest.
     """
-    if moments.gram is None:
-        raise ValueError("the Gram matrix has not been accumulated")
+    gram = moments.gram(centring)
     if moments.frobenius_norm[centring] == 0.0:
-        return np.zeros(len(moments.gram[centring]))
-    eigenvalues = torch.linalg.eigvalsh(moments.gram[centring])
-    return eigenvalues.clamp(min=0.0).sqrt().flip(0).cpu().numpy()
+        return np.zeros(len(gram))
+    return torch.linalg.eigvalsh(gram).clamp(min=0.0).sqrt().flip(0).cpu().numpy()
 
 
-def _feature_gram(rows: Rows, pivot: torch.Tensor, gram: bool) -> tuple[torch.Tensor, torch.Tensor | None, float]:
-    """Merge block means and centred Gram matrices; return the shifted mean, the Gram matrix and the squared norm."""
+# --- the Gram matrix ------------------------------------------------------------------------------
+
+
+def _feature_gram(rows: Rows, gram: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, float]:
+    """Merge means and centred Gram matrices of pieces; return pivot, shifted mean, Gram matrix and squared norm."""
     d = rows.n_features
-    count = 0
     mean = torch.zeros(d, dtype=torch.float64, device=rows.device)
-    matrix = torch.zeros((d, d), dtype=torch.float64, device=rows.device) if gram else None
-    squares = torch.zeros((), dtype=torch.float64, device=rows.device)
-    for block in rows:
-        shifted = block - pivot
-        block_mean = shifted.mean(dim=0)
-        shifted -= block_mean
-        merged = count + len(block)
-        delta = block_mean - mean
-        weight = count * len(block) / merged
+    pivot, buffer = mean, mean.new_empty((0, d))
+    squares = mean.new_zeros(())
+    matrix = mean.new_zeros((d, d)) if gram else None
+    count = 0
+    for piece in rows.pieces():
+        size = len(piece)
+        if count == 0:
+            pivot = piece[0].to(torch.float64, copy=True)
+        if len(buffer) <= size:
+            buffer = mean.new_empty((size + 1, d))
+        shifted = buffer[:size].copy_(piece).sub_(pivot)
+        piece_mean = shifted.mean(dim=0)
+        shifted -= piece_mean
+        delta = piece_mean - mean
+        # The merging term is one more row, which is cheaper than an update of rank one.
+        torch.mul(delta, (count * size / (count + size)) ** 0.5, out=buffer[size])
         if matrix is None:
-            squares += shifted.square().sum() + weight * (delta @ delta)
+            flat = buffer[: size + 1].view(-1)
+            squares += flat @ flat
         else:
-            matrix.addmm_(shifted.T, shifted)
-            matrix.addr_(delta, delta, alpha=weight)
-        mean += delta * (len(block) / merged)
-        count = merged
-    return mean, matrix, float(squares if matrix is None else matrix.trace())
+            add_gram(matrix, buffer[: size + 1])
+        mean += delta * (size / (count + size))
+        count += size
+    if matrix is not None:
+        mirror(matrix)
+        squares = matrix.trace()
+    return pivot, mean, matrix, float(squares)
 
 
-def _sample_gram(rows: Rows, pivot: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Gather the (wide) matrix and go over it in slices of features, each centred before it is multiplied."""
+def _sample_gram(rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, torch.Tensor]:
+    """Gather the (wide) matrix and go over it in slices of features, each centred before it is multiplied.
+
+    Returns pivot, shifted mean, Gram matrix, squared norm and Xc m, (n_samples,).
+    """
     n, d = rows.n_samples, rows.n_features
     wide = torch.cat(list(rows.native()))
+    pivot = wide[0].to(torch.float64)
     mean = torch.empty(d, dtype=torch.float64, device=rows.device)
     matrix = torch.zeros((n, n), dtype=torch.float64, device=rows.device)
-    width = max(1, 2**23 // n)  # slices of 64 MiB
+    image = torch.zeros(n, dtype=torch.float64, device=rows.device)
+    width = max(256, PIECE_VALUES // n)
     for start in range(0, d, width):
         part = slice(start, start + width)
         columns = wide[:, part].to(torch.float64) - pivot[part]
         mean[part] = columns.mean(dim=0)
         columns -= mean[part]
-        matrix.addmm_(columns, columns.T)
-    return mean, matrix, float(matrix.trace())
+        add_gram(matrix, columns.T)
+        image += columns @ (pivot[part] + mean[part])
+    mirror(matrix)
+    return pivot, mean, matrix, float(matrix.trace()), image
 
 
-def _decompose_one(
-    rows: Rows, moments: Moments, centring: str, index: int, vectors: int, whole: bool, result: Spectra
-) -> None:
-    """Fill in one centring of a `Spectra`."""
-    n, d = rows.n_samples, rows.n_features
-    side = min(n, d)
-    centre = (moments.pivot, moments.shifted_mean) if centring == "centred" else None
-    # One more than asked for, since the gap below the last vector is reported too.
-    wanted = min(vectors + 1, side)
+# --- the leading triplets -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Triplets:
+    """Leading singular triplets of one centring, on their device, before signs and bookkeeping.
+
+    `left` (w, n) and `right` (w, d) have unit rows, `values` (w,) descend, `misfit` (w,) is the residual, absolute.
+    `along_mean` (n,) is X times the unit mean row. `tail` holds the later singular values, where they are wanted.
+    """
+
+    left: torch.Tensor
+    values: torch.Tensor
+    right: torch.Tensor
+    misfit: torch.Tensor
+    along_mean: torch.Tensor
     tail: torch.Tensor | None = None
-    leading: torch.Tensor | None = None
-    on_samples = moments.sample_side and moments.gram is not None
-    if moments.gram is None:
-        leading, converged = _leading_eigenvectors(
-            lambda block: _transposed_times(rows, _times(rows, block, centre), centre), d, wanted, rows.device
+
+
+def _search_pays(rows: Rows, wanted: int, started: bool) -> bool:
+    """Say whether a search on the rows costs less than their Gram matrix would."""
+    side = min(rows.n_samples, rows.n_features)
+    if side > GRAM_SIDE:
+        return True
+    return _search_cost(rows, wanted) * (WARM_PASSES if started else 1.0) < GRAM_COST * side
+
+
+def _search_cost(rows: Rows, wanted: int) -> float:
+    cost = KRYLOV_COST * (wanted + 2) * (FLOAT64_COST if rows.dtype == torch.float64 else 1.0)
+    return cost if rows.kept_whole() else cost + REREAD_COST
+
+
+def _triplets_of_rows(
+    rows: Rows, moments: Moments, wanted: int, near: torch.Tensor | None
+) -> tuple[dict[str, _Triplets] | None, torch.Tensor | None]:
+    """Find the leading triplets by passes over X alone.
+
+    Returns None, and how far the search has come, where the Gram matrix promises to be cheaper after all.
+    """
+    n, d = rows.n_samples, rows.n_features
+    centrings = [centring for centring in CENTRINGS if moments.frobenius_norm[centring] > 0.0]
+    if not centrings:
+        return {}, None
+    # Powers of two: float32 holds the squares of no large values, nor of small ones.
+    scale = 2.0 ** -round(np.log2(moments.frobenius_norm["raw"]))
+    centre = _Centre.of(moments)
+    limit = 400
+    if min(n, d) <= GRAM_SIDE:
+        limit = max(12, round(GRAM_COST * min(n, d) / _search_cost(rows, wanted) * 10))
+    rough = rows.dtype != torch.float64
+    assert moments.factors is not None and moments.weights is not None
+
+    def apply(block: torch.Tensor, exact: bool) -> torch.Tensor:
+        return _products(rows, block, centre, exact, scale)[1]
+
+    for attempt in range(3):
+        found, converged = _search(
+            apply,
+            moments.factors,
+            moments.weights,
+            d,
+            wanted,
+            centrings,
+            rough and attempt == 0,
+            near,
+            limit,
+            ROWS_BASIS * wanted,
         )
-        if not converged:
-            logger.warning("%s, %s: the block Krylov iteration did not converge", rows.name, centring)
+        basis = torch.cat([found[centring] for centring in centrings])
+        if not converged and min(n, d) <= GRAM_SIDE:
+            return None, basis
+        result = _ritz_on_rows(rows, moments, {centring: found[centring] for centring in centrings}, None)
+        # The measured residual has the last word on what was found in float32.
+        if all(_settled(triplets, max(n, d)) for triplets in result.values()):
+            return result, None
+        near = torch.cat([triplets.right for triplets in result.values()])
+    if not converged:
+        logger.warning("%s: the block Krylov iteration did not converge", rows.name)
+    return result, None
+
+
+def _settled(triplets: _Triplets, longer: int) -> bool:
+    exists = triplets.values > longer * _EPS * triplets.values[0]
+    return bool((triplets.misfit <= 2 * RESIDUAL_TOLERANCE * triplets.values[0])[exists].all())
+
+
+def _triplets_of_gram(
+    rows: Rows, moments: Moments, wanted: int, whole: bool, near: torch.Tensor | None
+) -> dict[str, _Triplets]:
+    """Find the leading triplets, and all singular values if `whole`, from the Gram matrix and one pass more."""
+    matrix, factors, weights = moments.centred_gram, moments.factors, moments.weights
+    assert matrix is not None and factors is not None and weights is not None
+    order = len(matrix)
+    centrings = [centring for centring in CENTRINGS if moments.frobenius_norm[centring] > 0.0]
+    if not centrings:
+        return {}
+    bases: dict[str, torch.Tensor] = {}
+    tails: dict[str, torch.Tensor] = {}
+    if order > max(DENSE_SIDE, 8 * wanted):
+        found, converged = _search(
+            lambda block, _: block @ matrix,
+            factors,
+            weights,
+            order,
+            wanted,
+            centrings,
+            False,
+            None if moments.sample_side else near,
+            400,
+            GRAM_BASIS * wanted,
+        )
+        if converged:
+            bases = found
+    for centring in centrings:
+        if centring not in bases:
+            eigenvalues, eigenvectors = torch.linalg.eigh(moments.gram(centring))
+            bases[centring] = eigenvectors.flip(1)[:, :wanted].T
+        elif whole:
+            eigenvalues = torch.linalg.eigvalsh(moments.gram(centring))
+        else:
+            continue
+        tails[centring] = eigenvalues.clamp(min=0.0).sqrt().flip(0)[wanted:]
+    ritz = _ritz_on_samples if moments.sample_side else _ritz_on_rows
+    triplets = ritz(rows, moments, bases, matrix)
+    return {c: replace(found, tail=tails[c] if whole else None) for c, found in triplets.items()}
+
+
+def _ritz_on_rows(
+    rows: Rows, moments: Moments, bases: dict[str, torch.Tensor], gram: torch.Tensor | None
+) -> dict[str, _Triplets]:
+    """Turn orthonormal approximate right vectors, (w, n_features) a centring, into triplets, in one pass over X.
+
+    The residual comes from the images under the centred Gram matrix, or without it from the same pass; where a
+    singular value is too small for that, from one pass more.
+    """
+    mean = moments.mean
+    length = float(torch.linalg.vector_norm(mean))
+    unit = mean / max(length, _TINY)
+    centre = _Centre.of(moments)
+    stacked = torch.cat([*bases.values(), unit[None, :]])
+    if gram is None:
+        products, images = _products(rows, stacked, centre, True)
     else:
-        gram = moments.gram[centring]
-        if not whole and side > max(DENSE_SIDE, 8 * wanted):
-            leading, converged = _leading_eigenvectors(lambda block: gram @ block, side, wanted, rows.device)
-            if not converged:
-                leading = None
-        if leading is None:
-            eigenvalues, eigenvectors = torch.linalg.eigh(gram)
-            tail = eigenvalues.clamp(min=0.0).sqrt().flip(0)[wanted:]
-            leading = eigenvectors.flip(1)[:, :wanted]
-    mean = moments.pivot + moments.shifted_mean
-    mean_size = float(torch.linalg.vector_norm(mean))
-    mean /= max(mean_size, torch.finfo(mean.dtype).tiny)
-    left, values, right, along_mean = _rayleigh_ritz(rows, leading, mean, centre, on_samples)
+        products, images = _times(rows, stacked, centre), stacked[:-1] @ gram
+    result: dict[str, _Triplets] = {}
+    start = 0
+    for centring, basis in bases.items():
+        part = slice(start, start + len(basis))
+        start += len(basis)
+        image, along_mean = images[part], products[-1]
+        along = None
+        if centring == "raw":
+            along = basis @ mean
+            image = image + rows.n_samples * torch.outer(along, mean)
+            along_mean = along_mean + length
+        left, values, turn = _small_svd(products[part], along)
+        if centring == "centred":
+            left -= left.mean(dim=1, keepdim=True)
+        left, right = _unit(left), _unit(turn @ basis)
+        misfit = (turn @ image) / values.clamp(min=_TINY)[:, None] - values[:, None] * right
+        result[centring] = _Triplets(left, values, right, torch.linalg.vector_norm(misfit, dim=1), along_mean)
+    faint = {c: t for c, t in result.items() if _is_faint(t.values, rows)}
+    if faint:
+        images = _transposed_times(rows, torch.cat([t.left for t in faint.values()]), centre)
+        for (centring, triplets), image in zip(
+            faint.items(), images.split([len(t.left) for t in faint.values()]), strict=True
+        ):
+            if centring == "raw":
+                image = image + torch.outer(triplets.left.sum(dim=1), mean)
+            misfit = torch.linalg.vector_norm(image - triplets.values[:, None] * triplets.right, dim=1)
+            result[centring] = replace(triplets, misfit=misfit)
+    return result
 
-    largest = values[0]
+
+def _ritz_on_samples(
+    rows: Rows, moments: Moments, bases: dict[str, torch.Tensor], gram: torch.Tensor
+) -> dict[str, _Triplets]:
+    """Turn orthonormal approximate left vectors, (w, n_samples) a centring, into triplets, as `_ritz_on_rows` does."""
+    mean = moments.mean
+    length = max(float(torch.linalg.vector_norm(mean)), _TINY)
+    centre = _Centre.of(moments)
+    if "centred" in bases:
+        basis = bases["centred"]
+        basis = torch.linalg.qr((basis - basis.mean(dim=1, keepdim=True)).T)[0].T
+        bases = {**bases, "centred": basis}
+    products = _transposed_times(rows, torch.cat(list(bases.values())), centre)
+    result: dict[str, _Triplets] = {}
+    for (centring, basis), product in zip(bases.items(), products.split([len(b) for b in bases.values()]), strict=True):
+        image = basis @ gram
+        assert moments.factors is not None and moments.weights is not None
+        along_mean = moments.factors[1] / length
+        if centring == "raw":
+            product = product + torch.outer(basis.sum(dim=1), mean)
+            image += (basis @ moments.factors.T) @ moments.weights @ moments.factors
+            along_mean = along_mean + length
+        right, values, turn = _small_svd(product)
+        left = turn @ basis
+        if centring == "centred":
+            left -= left.mean(dim=1, keepdim=True)
+        left, right = _unit(left), _unit(right)
+        misfit = (turn @ image) / values.clamp(min=_TINY)[:, None] - values[:, None] * left
+        result[centring] = _Triplets(left, values, right, torch.linalg.vector_norm(misfit, dim=1), along_mean)
+    faint = {c: t for c, t in result.items() if _is_faint(t.values, rows)}
+    if faint:
+        images = _times(rows, torch.cat([t.right for t in faint.values()]), centre)
+        for (centring, triplets), image in zip(
+            faint.items(), images.split([len(t.right) for t in faint.values()]), strict=True
+        ):
+            if centring == "raw":
+                image = image + (triplets.right @ mean)[:, None]
+            misfit = torch.linalg.vector_norm(image - triplets.values[:, None] * triplets.left, dim=1)
+            result[centring] = replace(triplets, misfit=misfit)
+    return result
+
+
+def _is_faint(values: torch.Tensor, rows: Rows) -> bool:
+    """Say whether a singular value that is not zero to rounding is too small to be certified by a Gram matrix."""
+    exists = values > max(rows.n_samples, rows.n_features) * _EPS * values[0]
+    return bool((exists & (values < _REAL_PASS * values[0])).any())
+
+
+def _small_svd(
+    product: torch.Tensor, offsets: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Decompose a few long rows, (w, length), plus a number each, (w,).
+
+    Returns the long vectors as rows, the singular values, and the short vectors as rows.
+
+    The rows are nearly orthogonal, as products with near singular vectors are. So their Gram matrix, once they are
+    scaled to unit length, is near the identity, and its Cholesky factor as good as the triangle of a QR
+    decomposition. Where they are not, or one vanishes, QR it is.
+    """
+    inner = product @ product.T
+    if offsets is not None:
+        cross = torch.outer(product.sum(dim=1), offsets)
+        inner = inner + cross + cross.T + product.shape[1] * torch.outer(offsets, offsets)
+    lengths = inner.diagonal().clamp(min=0.0).sqrt()
+    inner = inner / torch.outer(lengths, lengths).clamp(min=_TINY)
+    cosines = inner - torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
+    if bool(cosines.abs().max() < 0.1):
+        factor = torch.linalg.cholesky(inner)
+        short, values, turn = torch.linalg.svd(lengths[:, None] * factor)
+        # product = lengths · factor · Q with orthonormal rows Q, which need not be formed themselves.
+        turn = torch.linalg.solve_triangular(factor, turn, upper=False, left=False) / lengths
+        if offsets is None:
+            return turn @ product, values, short.T
+        return torch.addmm((turn @ offsets)[:, None], turn, product), values, short.T
+    if offsets is not None:
+        product = product + offsets[:, None]
+    rows, triangle = torch.linalg.qr(product.T)
+    short, values, turn = torch.linalg.svd(triangle.T)
+    return turn @ rows.T, values, short.T
+
+
+def _unit(rows: torch.Tensor) -> torch.Tensor:
+    """Scale rows to unit length, in place."""
+    return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=_EPS))
+
+
+def _subspace(triplets: dict[str, _Triplets]) -> np.ndarray | None:
+    if not triplets:
+        return None
+    return _independent(torch.cat([found.right for found in triplets.values()]), 1e-2).cpu().numpy()
+
+
+def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vectors: int, result: Spectra) -> int:
+    """Fill in one centring of a `Spectra`, and return how many vectors there are: later left ones are not filled."""
+    n, d = rows.n_samples, rows.n_features
+    index = CENTRINGS.index(centring)
+    kept = min(vectors, n, d)
+    values, largest = found.values, found.values[0]
     below = torch.cat([values[1:], values.new_zeros(1)])
-    if tail is not None:
+    spectrum = values
+    if found.tail is not None:
         # Rounding of the Gram matrix must not put a later value above an earlier, more accurate one.
-        tail = torch.minimum(tail, values[-1])
+        tail = torch.minimum(found.tail, values[-1])
         below[-1] = tail[0] if len(tail) else 0.0
-    kept = min(vectors, side)
-    spectrum = values if tail is None else torch.cat([values, tail])
+        spectrum = torch.cat([values, tail])
     result.singular_values[index] = spectrum[: result.singular_values.shape[1]].cpu().numpy()
-
     # To rounding, such a value is zero: its vectors are arbitrary.
     exists = (values > max(n, d) * _EPS * largest)[:kept]
-    left, right, values, below = left[:, :kept], right[:, :kept], values[:kept], below[:kept]
-    # One of the two defining equations holds by construction; the other one is the certificate.
-    if on_samples:
-        product = _times(rows, torch.cat([right, mean[:, None]], dim=1), centre)
-        misfit, along_mean = product[:, :-1] - left * values, product[:, -1]
-    else:
-        misfit = _transposed_times(rows, left, centre) - right * values
-    residual = torch.linalg.vector_norm(misfit, dim=0)
-    signs = _signs(left)
-    undefined = torch.full_like(values, torch.nan)
-    gap = torch.where(exists, (values - below) / values.clamp(min=torch.finfo(values.dtype).tiny), 0.0)
-    result.left_vectors[index, :kept] = torch.where(exists, left * signs, undefined).T.cpu().numpy()
-    result.right_vectors[index, :kept] = torch.where(exists, right * signs, undefined).T.cpu().numpy()
+    n_exist = int(exists.sum())
+    gap = torch.where(exists, (values - below)[:kept] / values[:kept].clamp(min=_TINY), 0.0)
+    left, right = found.left[:n_exist], found.right[:n_exist]
+    signs = _signs(left)[:, None]
+    residual = found.misfit[:n_exist] / largest
+    result.left_vectors[index, :n_exist] = left.mul_(signs).cpu().numpy()
+    result.right_vectors[index, :n_exist] = (right * signs).cpu().numpy()
     result.relative_gap[index, :kept] = gap.cpu().numpy()
-    result.residual[index, :kept] = torch.where(exists, residual / largest, undefined).cpu().numpy()
+    result.residual[index, :n_exist] = residual.cpu().numpy()
     # A mean, or a product with it, that is no more than its rounding has no direction.
-    certain = n**0.5 * mean_size > _ROUNDING * moments.frobenius_norm["raw"]
-    if certain and float(torch.linalg.vector_norm(along_mean)) > _ROUNDING * moments.frobenius_norm[centring]:
-        result.angle_to_mean_deg[index] = _angle_deg(left[:, 0], along_mean)
-    worst = float(torch.where(exists, residual / largest, 0.0).max())
+    certain = n**0.5 * float(torch.linalg.vector_norm(moments.mean)) > _ROUNDING * moments.frobenius_norm["raw"]
+    size = float(torch.linalg.vector_norm(found.along_mean))
+    if certain and size > _ROUNDING * moments.frobenius_norm[centring]:
+        result.angle_to_mean_deg[index] = _angle_deg(found.left[0], found.along_mean)
+    worst = float(residual.max())
     if worst > RESIDUAL_WARNING:
         logger.warning("%s, %s: singular vectors only good to a residual of %.1e", rows.name, centring, worst)
-
-
-def _rayleigh_ritz(
-    rows: Rows,
-    start: torch.Tensor,
-    mean: torch.Tensor,
-    centre: tuple[torch.Tensor, torch.Tensor] | None,
-    on_samples: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Turn approximate right (or, `on_samples`, left) vectors into triplets, through X and not its square.
-
-    The product of X with the start is orthonormalised, and the small triangular factor decomposed. That removes what
-    the Gram matrix's rounding has mixed among the leading vectors. Where X itself is applied here (not
-    `on_samples`) it is to the `mean` too, and that product, (n_samples,), comes last; it is empty otherwise.
-    """
-    along_mean = mean.new_zeros(0)
-    if on_samples:
-        if centre is not None:
-            start, _ = torch.linalg.qr(start - start.mean(dim=0))
-        image, triangle = torch.linalg.qr(_transposed_times(rows, start, centre))
-        inner, values, outer = torch.linalg.svd(triangle)
-        right, left = image @ inner, start @ outer.T
-    else:
-        product = _times(rows, torch.cat([start, mean[:, None]], dim=1), centre)
-        if centre is not None:
-            product = product - product.mean(dim=0)
-        along_mean = product[:, -1]
-        image, triangle = torch.linalg.qr(product[:, :-1])
-        inner, values, outer = torch.linalg.svd(triangle)
-        left, right = image @ inner, start @ outer.T
-    if centre is not None:
-        left = left - left.mean(dim=0)
-    left = left / torch.linalg.vector_norm(left, dim=0).clamp(min=_EPS)
-    right = right / torch.linalg.vector_norm(right, dim=0).clamp(min=_EPS)
-    return left, values, right, along_mean
+    return n_exist
 
 
 def _angle_deg(unit: torch.Tensor, other: torch.Tensor) -> float:
@@ -444,101 +759,270 @@ def _angle_deg(unit: torch.Tensor, other: torch.Tensor) -> float:
     return float(torch.rad2deg(2 * torch.atan2(torch.minimum(apart, together), torch.maximum(apart, together))))
 
 
-def _times(rows: Rows, block: torch.Tensor, centre: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
-    """Return X B, (n_samples, columns), of the centred X if there is a centre."""
-    return torch.cat([_centred(part, centre) @ block for part in rows])
-
-
-def _transposed_times(
-    rows: Rows, block: torch.Tensor, centre: tuple[torch.Tensor, torch.Tensor] | None
-) -> torch.Tensor:
-    """Return Xᵀ B, (n_features, columns), of the centred X if there is a centre."""
-    product = torch.zeros((rows.n_features, block.shape[1]), dtype=torch.float64, device=rows.device)
-    start = 0
-    for part in rows:
-        product.addmm_(_centred(part, centre).T, block[start : start + len(part)])
-        start += len(part)
-    return product
-
-
-def _centred(block: torch.Tensor, centre: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
-    # The pivot first: that difference is exact for float32 features of a like size.
-    return block if centre is None else (block - centre[0]) - centre[1]
-
-
 def _signs(left: torch.Tensor) -> torch.Tensor:
-    """Return, for each column, the sign that makes its sum positive or else its largest entry."""
-    sums = left.sum(dim=0)
-    sizes = left.abs()
-    # The first of the entries that are largest but for rounding, so that rounding does not choose.
-    first = (sizes >= sizes.amax(dim=0) * (1 - _SIGN_TIE)).to(torch.int8).argmax(dim=0)
-    entries = left.gather(0, first[None, :])[0]
-    tied = sums.abs() <= _SIGN_TIE * left.shape[0] ** 0.5
-    return torch.where(torch.where(tied, entries, sums) < 0, -1.0, 1.0).to(left.dtype)
+    """Return, for each row, the sign that makes its sum positive or else its largest entry."""
+    sums = left.sum(dim=1)
+    tied = sums.abs() <= _SIGN_TIE * left.shape[1] ** 0.5
+    if bool(tied.any()):
+        low, high = torch.aminmax(left, dim=1)
+        entries = high + low
+        if bool((tied & (entries.abs() <= _SIGN_TIE * torch.maximum(high, -low))).any()):
+            sizes = left.abs()
+            # The first of the entries that are largest but for rounding, so that rounding does not choose.
+            first = (sizes >= sizes.amax(dim=1, keepdim=True) * (1 - _SIGN_TIE)).to(torch.int8).argmax(dim=1)
+            entries = left.gather(1, first[:, None])[:, 0]
+        sums = torch.where(tied, entries, sums)
+    return torch.where(sums < 0, -1.0, 1.0).to(left.dtype)
 
 
-def _leading_eigenvectors(
-    apply: Callable[[torch.Tensor], torch.Tensor],
+# --- products with X ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Centre:
+    """The mean row in two parts: the first is a float32, so that a float32 feature minus it is as good as exact."""
+
+    shift: torch.Tensor
+    rest: torch.Tensor
+
+    @classmethod
+    def of(cls, moments: Moments) -> "_Centre":
+        shift = moments.mean.to(torch.float32).to(torch.float64)
+        return cls(shift, (moments.pivot - shift) + moments.shifted_mean)
+
+
+def _products(
+    rows: Rows, block: torch.Tensor, centre: _Centre, exact: bool, scale: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return B Xcᵀ, (w, n_samples), and B XcᵀXc, (w, n_features), in one pass, for B (w, n_features).
+
+    Computed in float32 unless `exact`; then the first is left out (it is empty). `scale` keeps float32 in its range.
+    """
+    dtype = torch.float64 if exact else torch.float32
+    rest = (block @ centre.rest)[:, None]
+    factor, offset = block.to(dtype), (rest * scale).to(dtype)
+    if not exact:
+        factor = factor * scale
+    image = torch.zeros_like(block)
+    parts: list[torch.Tensor] = []
+    total = block.new_zeros((len(block), 1))
+    for piece in rows.shifted(centre.shift.to(dtype)):
+        product = factor @ piece.T
+        if exact:
+            product -= rest
+            image.addmm_(product, piece)
+            total += product.sum(dim=1, keepdim=True)
+            parts.append(product)
+        else:
+            product -= offset
+            image += product @ piece
+    if exact:
+        image -= total * centre.rest
+        return torch.cat(parts, dim=1), image
+    return block.new_empty((0, 0)), image / scale
+
+
+def _times(rows: Rows, block: torch.Tensor, centre: _Centre) -> torch.Tensor:
+    """Return B Xcᵀ, (w, n_samples), for B (w, n_features)."""
+    rest = (block @ centre.rest)[:, None]
+    result = block.new_empty((len(block), rows.n_samples))
+    start = 0
+    for piece in rows.shifted(centre.shift):
+        torch.addmm(rest, block, piece.T, beta=-1, out=result[:, start : start + len(piece)])
+        start += len(piece)
+    return result
+
+
+def _transposed_times(rows: Rows, block: torch.Tensor, centre: _Centre) -> torch.Tensor:
+    """Return B Xc, (w, n_features), for B (w, n_samples)."""
+    result = block.new_zeros((len(block), rows.n_features))
+    start = 0
+    for piece in rows.shifted(centre.shift):
+        result.addmm_(block[:, start : start + len(piece)], piece)
+        start += len(piece)
+    return result - torch.outer(block.sum(dim=1), centre.rest)
+
+
+# --- the block Krylov search ----------------------------------------------------------------------
+
+
+def _search(
+    apply: Callable[[torch.Tensor, bool], torch.Tensor],
+    factors: torch.Tensor,
+    weights: torch.Tensor,
     size: int,
     wanted: int,
-    device: torch.device,
-    max_products: int = 400,
-) -> tuple[torch.Tensor, bool]:
-    """Find the leading eigenvectors of a positive semidefinite operator by thick-restarted block Lanczos.
+    centrings: list[str],
+    rough: bool,
+    near: torch.Tensor | None,
+    max_products: int,
+    capacity: int,
+) -> tuple[dict[str, torch.Tensor], bool]:
+    """Find the leading eigenvectors of G and of G + factorsᵀ weights factors by one restarted block Krylov iteration.
 
-    The basis is kept orthonormal in full and grows by the residuals of the leading Ritz vectors; when it is full it
-    shrinks to the leading half of its Ritz vectors (Wu & Simon 2000, in block form). The start is random with a fixed
-    seed. A pair has converged when its residual, as a singular triplet's, is below `RESIDUAL_TOLERANCE`, or at what
-    float64 can resolve.
+    A space that holds the factors, and what G makes of its vectors but the last, is a Krylov space of both operators.
+    The basis is kept orthonormal in full and grows by the residuals of the leading Ritz vectors of either; when it is
+    full it shrinks to its leading Ritz vectors (thick restart: Wu & Simon 2000, in block form). Without a
+    start it is random with a fixed seed. A pair has converged when its residual, as a singular triplet's, is below
+    half of `RESIDUAL_TOLERANCE`, or at what float64 can resolve.
+
+    With `rough` products the iteration first goes as far as these carry. Then the images of the leading Ritz vectors,
+    which the answer is made of, are made again exactly, and whatever is added to them has coefficients so small that
+    rough products will do (inexact Krylov methods: Simoncini & Szyld 2003). Where they will not, all are exact.
 
     Parameters
     ----------
     apply
-        The operator: (size, columns) to (size, columns), float64.
+        The operator G, positive semidefinite: (rows, size) to the same, and whether the product must be exact.
+    factors, weights
+        (r, size) and (r, r): what the raw operator has on top.
     size, wanted
-        Order of the operator, and number of eigenvectors.
+        Order of the operator, and number of eigenvectors of each centring.
+    centrings
+        Which of `CENTRINGS` are wanted.
+    rough
+        Whether products may be inexact where they can.
+    near
+        Directions to start from, (any number, size), or None.
     max_products
         After so many applications the iteration gives up.
+    capacity
+        How many rows the basis may have before it shrinks.
 
     Returns
     -------
     vectors, converged
-        (size, wanted), orthonormal columns in descending order of eigenvalue, and whether all have converged.
+        {centring: (wanted, size), orthonormal rows in descending order of eigenvalue}, and whether all have converged.
     """
-    block_size = min(size, wanted + 4)
-    capacity = min(size, 8 * block_size)
-    # Drawn on the CPU, so that every device starts from the same block.
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn((size, block_size), dtype=torch.float64, generator=generator).to(device)
-    basis, _ = torch.linalg.qr(start)
-    image = apply(basis)
+    if near is None:
+        # Drawn on the CPU, so that every device starts from the same block.
+        generator = torch.Generator().manual_seed(0)
+        near = torch.randn((min(size, wanted + 3), size), dtype=torch.float64, generator=generator).to(factors.device)
+    space = _Space(torch.linalg.qr(torch.cat([factors, near]).T)[0].T, apply, not rough)
+    all_exact = not rough
+    previous = float("inf")
+    vectors: dict[str, torch.Tensor] = {}
     for _ in range(max_products):
-        projected = basis.T @ image
-        ritz_values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
-        ritz_values, rotation = ritz_values.flip(0), rotation.flip(1)
-        if basis.shape[1] + block_size > capacity and basis.shape[1] > 4 * block_size:
-            rotation = rotation[:, : 4 * block_size]
-            ritz_values = ritz_values[: 4 * block_size]
-            basis, image = basis @ rotation, image @ rotation
-            rotation = torch.eye(len(ritz_values), dtype=torch.float64, device=device)
-        leading = rotation[:, :block_size]
-        ritz = basis @ leading
-        residual = image @ leading - ritz * ritz_values[:block_size]
-        norms = torch.linalg.vector_norm(residual, dim=0)
-        largest = ritz_values[0].clamp(min=torch.finfo(torch.float64).tiny)
-        goal = RESIDUAL_TOLERANCE * (ritz_values[:block_size].clamp(min=0.0) * largest).sqrt()
-        open_pairs = norms > torch.maximum(goal, 1e-14 * largest)
-        if not bool(open_pairs[:wanted].any()) or basis.shape[1] >= size:
-            return ritz[:, :wanted], True
-        fresh = residual[:, open_pairs] / norms[open_pairs]
-        for _ in range(2):
-            fresh = fresh - basis @ (basis.T @ fresh)
-        fresh, triangle = torch.linalg.qr(fresh)
-        fresh = fresh[:, triangle.diagonal().abs() > 1e-8]
-        fresh = fresh - basis @ (basis.T @ fresh)
-        fresh = fresh[:, : size - basis.shape[1]]
-        if fresh.shape[1] == 0:  # an invariant subspace: it holds all that the operator does
-            return ritz[:, :wanted], True
-        basis = torch.cat([basis, fresh], dim=1)
-        image = torch.cat([image, apply(fresh)], dim=1)
-    return ritz[:, :wanted], False
+        basis, image = space.basis, space.image
+        along = basis @ factors.T
+        rotations, residuals = [], []
+        worst = 0.0
+        for centring in centrings:
+            projected = space.inner + along @ weights @ along.T if centring == "raw" else space.inner
+            eigenvalues, eigenvectors = torch.linalg.eigh(projected)
+            rotation = eigenvectors.flip(1).T
+            values = eigenvalues.flip(0)[:wanted].clamp(min=0.0)
+            ritz = rotation[:wanted] @ basis
+            residual = torch.addcmul(rotation[:wanted] @ image, ritz, values[:, None], value=-1.0)
+            if centring == "raw":
+                residual.addmm_((rotation[:wanted] @ along) @ weights, factors)
+            norms = torch.linalg.vector_norm(residual, dim=1)
+            floor = 1e-14 * values[0].clamp(min=_TINY)
+            relative = norms / (values * values[0]).sqrt().clamp(min=_TINY)
+            relative = torch.where(norms > floor, relative, 0.0)
+            worst = max(worst, float(relative.max()))
+            still_open = relative > RESIDUAL_TOLERANCE / 2
+            residuals.append(residual[still_open] / norms[still_open, None])
+            rotations.append(rotation)
+            vectors[centring] = ritz
+        stalled = worst > previous / 2
+        previous = worst
+        if space.n_exact == 0 and not all_exact and (worst < _ROUGH_RESIDUAL or (stalled and worst < 1e-2)):
+            space.refresh(torch.cat([rotation[:wanted] for rotation in rotations]))
+            previous = float("inf")
+            continue
+        if worst <= RESIDUAL_TOLERANCE / 2:
+            return vectors, True
+        if stalled and space.n_exact:
+            all_exact = True
+            leading = torch.cat([vectors[centring] for centring in centrings])
+            space = _Space(torch.linalg.qr(leading.T)[0].T, apply, True)
+            previous = float("inf")
+            continue
+        if len(basis) >= size:
+            return vectors, all_exact
+        if len(basis) > capacity:
+            space.shrink(torch.cat([rotation[: wanted + wanted // 2] for rotation in rotations]))
+        # The residuals of Ritz vectors are orthogonal to the basis but for rounding, which scaling has made larger.
+        fresh = _independent(space.without(torch.cat(residuals)), 1e-2)
+        fresh = _independent(space.without(fresh), 1e-2)[: size - len(space.basis)]
+        if len(fresh) == 0:  # an invariant subspace: it holds all that the operator does
+            return vectors, all_exact
+        space.grow(fresh, all_exact)
+    return vectors, False
+
+
+class _Space:
+    """An orthonormal basis, (rows, size), what an operator makes of it, and the operator's matrix in it.
+
+    The first `n_exact` rows of the image are exact where the others need not be.
+    """
+
+    def __init__(self, basis: torch.Tensor, apply: Callable[[torch.Tensor, bool], torch.Tensor], exact: bool) -> None:
+        self.n_exact = 0
+        self.inner = basis.new_empty((0, 0))
+        self._apply = apply
+        self._memory = basis.new_empty((2, 0, basis.shape[1]))
+        self._rows = 0
+        self.grow(basis, exact)
+
+    @property
+    def basis(self) -> torch.Tensor:
+        return self._memory[0, : self._rows]
+
+    @property
+    def image(self) -> torch.Tensor:
+        return self._memory[1, : self._rows]
+
+    def without(self, block: torch.Tensor) -> torch.Tensor:
+        """Return a block, (w, size), less its part in the space."""
+        return torch.addmm(block, block @ self.basis.T, self.basis, alpha=-1.0)
+
+    def grow(self, fresh: torch.Tensor, exact: bool) -> None:
+        """Take in more rows, orthonormal to the basis."""
+        old, rows = self._rows, self._rows + len(fresh)
+        if rows > self._memory.shape[1]:
+            memory = self._memory.new_empty((2, rows + rows // 2, fresh.shape[1]))
+            memory[:, :old] = self._memory[:, :old]
+            self._memory = memory
+        self._memory[0, old:rows] = fresh
+        self._memory[1, old:rows] = self._apply(fresh, exact)
+        self._rows = rows
+        inner = self.inner.new_empty((rows, rows))
+        inner[:old, :old] = self.inner
+        inner[old:] = self.image[old:] @ self.basis.T
+        inner[:old, old:] = self.image[:old] @ self.basis[old:].T
+        self._set_inner(inner)
+
+    def refresh(self, leading: torch.Tensor) -> None:
+        """Turn the basis so that it begins with some vectors of the space, given by coefficients; exact ones."""
+        turn = torch.linalg.qr(leading.T, mode="complete")[0].T
+        self._turn(turn)
+        self.n_exact = min(len(leading), len(turn))
+        self.image[: self.n_exact] = self._apply(self.basis[: self.n_exact], True)
+        self._set_inner(self.image @ self.basis.T)
+
+    def shrink(self, leading: torch.Tensor) -> None:
+        """Keep only the span of some vectors of the space, given by coefficients."""
+        self._turn(torch.linalg.qr(leading.T)[0].T)
+        self.n_exact = 0  # what was exact is mixed with other rows now
+        self._set_inner(self.image @ self.basis.T)
+
+    def _turn(self, turn: torch.Tensor) -> None:
+        # One after the other: no third matrix of this size is needed.
+        self._memory[0, : len(turn)] = turn @ self.basis
+        self._memory[1, : len(turn)] = turn @ self.image
+        self._rows = len(turn)
+
+    def _set_inner(self, inner: torch.Tensor) -> None:
+        inner[:, : self.n_exact] = inner[: self.n_exact].T
+        self.inner = (inner + inner.T) / 2
+
+
+def _independent(block: torch.Tensor, tolerance: float) -> torch.Tensor:
+    """Return orthonormal rows that span the block, but for directions below a tolerance relative to the largest."""
+    if len(block) == 0:
+        return block
+    eigenvalues, eigenvectors = torch.linalg.eigh(block @ block.T)
+    kept = eigenvalues > tolerance**2 * eigenvalues[-1]
+    return (eigenvectors[:, kept] / eigenvalues[kept].sqrt()).T @ block

@@ -18,6 +18,7 @@ import itertools
 import json
 import logging
 import math
+import mmap
 import os
 import re
 import shutil
@@ -770,7 +771,20 @@ def write_group(draft: Path, group: str, dataset: "xr.Dataset", chunks: Mapping[
             [str(dimension) for dimension in variable.dims],
             attributes,
         )
-        array[...] = values
+        # Chunk by chunk, so that a scratch file larger than memory may be written.
+        for corner in itertools.product(*map(range, [0] * values.ndim, array.shape, array.chunks)):
+            chunk = tuple(slice(i, i + length) for i, length in zip(corner, array.chunks, strict=True))
+            array[chunk] = values[chunk]
+            drop_pages(values)
+
+
+def drop_pages(values: np.ndarray) -> None:
+    """Give back the memory that a memory-mapped array holds; its values stay in the file. Others are left alone."""
+    base: Any = values
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _chunk_lengths(sizes: Mapping[Any, int], itemsize: int, given: Mapping[str, int]) -> list[int]:
