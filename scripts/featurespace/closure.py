@@ -35,9 +35,8 @@ def _read_tree(node: ast.AST, tokens: list[str], imports: list[ast.AST]) -> None
     name = type(node).__name__
     for field in node._fields:
         body = getattr(node, field, None)
-        if field == "body" and isinstance(node, _WITH_DOCSTRING):
-            has_docstring = ast.get_docstring(node, clean=False) is not None
-            body = body[1:] if has_docstring else body
+        if field == "body" and isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+            body = node.body[1:]
         if body is None or body == []:
             continue  # newer Pythons add optional fields: they must not change the digest of old code
         tokens.append(f"{name}.{field}=")
