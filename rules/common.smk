@@ -1,6 +1,8 @@
 # Requires: `config`, as Snakemake merged it.
 # Makes: STUDY and PLAN (the validated study and its jobs), and helpers that the rules share. No rule is here.
 
+import gc
+import inspect
 import os
 import re
 from pathlib import Path
@@ -9,6 +11,10 @@ from featurespace.closure import CodeIndex
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
 from featurespace.plan import Plan
+
+# The graph of a thousand runs' jobs is millions of objects that live to the end: looking for garbage among them, again
+# and again, takes an eighth of the time to build it.
+gc.set_threshold(200_000, 50, 50)
 
 NAME = NAME_PATTERN.strip("^$")
 
@@ -62,6 +68,33 @@ NOISE_RECIPE = is_noise
 def of_runs(name, recipes=None):
     """List a file of every run, or of the runs of some recipes."""
     return [f"<results>/{run}/{name}" for run in PLAN.runs(recipes)]
+
+
+def of_wildcards(function):
+    """Write a function's signature down: Snakemake looks at it several times a job, and would work it out each time."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
+def of_dataset(name):
+    """Find a file of the data set that a recipe uses."""
+    return of_wildcards(lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/{name}")
+
+
+def of_probe_targets(name):
+    """List a file of every data set that a recipe's layers are probed on."""
+    return of_wildcards(lambda w: [f"<results>/datasets/{target}/{name}" for target in PLAN.probe_targets(w.recipe)])
+
+
+def of_run(describe):
+    """Describe the job of a run: what its recipe and its block of seeds make of it."""
+    return of_wildcards(lambda w: describe(w.recipe, int(w.block)))
+
+
+@of_wildcards
+def threads_of_recipe(w):
+    """Return how many threads a recipe asks for."""
+    return PLAN.recipe(w.recipe).threads
 
 
 def own(recipes):

@@ -32,8 +32,8 @@ rule dump_features:
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
-        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
-        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
     output:
         store=features_store("<results>/runs/{recipe}/block-{block}/features.zarr"),
         digest="<results>/runs/{recipe}/block-{block}/features.json",
@@ -45,12 +45,12 @@ rule dump_features:
         recipe=NETWORK_RECIPE,
     conda:
         "../envs/featurespace.yaml"
-    threads: lambda w: PLAN.recipe(w.recipe).threads
+    threads: threads_of_recipe
     resources:
         mem_mb=4000,
         runtime=120,
     params:
-        spec=lambda w: PLAN.dump_features(w.recipe, int(w.block)),
+        spec=of_run(PLAN.dump_features),
         code=code_of("dump_features.py"),
     message:
         "Dumping features of {wildcards.recipe}, block {wildcards.block}"
@@ -62,8 +62,8 @@ rule dump_ends:
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
-        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
-        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
     output:
         store=features_store("<results>/runs/{recipe}/block-{block}/ends.zarr"),
         digest="<results>/runs/{recipe}/block-{block}/ends.json",
@@ -75,12 +75,12 @@ rule dump_ends:
         recipe=NETWORK_RECIPE,
     conda:
         "../envs/featurespace.yaml"
-    threads: lambda w: PLAN.recipe(w.recipe).threads
+    threads: threads_of_recipe
     resources:
         mem_mb=4000,
         runtime=60,
     params:
-        spec=lambda w: PLAN.dump_ends(w.recipe, int(w.block)),
+        spec=of_run(PLAN.dump_ends),
         code=code_of("dump_ends.py"),
     message:
         "Dumping first and last features of {wildcards.recipe}, block {wildcards.block}"
@@ -90,8 +90,8 @@ rule dump_ends:
 
 rule draw_noise:
     input:
-        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
-        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
     output:
         store=directory("<results>/runs/{recipe}/block-{block}/features.zarr"),
         digest="<results>/runs/{recipe}/block-{block}/features.json",
@@ -109,7 +109,7 @@ rule draw_noise:
         mem_mb=2000,
         runtime=30,
     params:
-        spec=lambda w: PLAN.draw_noise(w.recipe, int(w.block)),
+        spec=of_run(PLAN.draw_noise),
         code=code_of("draw_noise.py"),
     message:
         "Drawing features at random for {wildcards.recipe}, block {wildcards.block}"

@@ -32,8 +32,8 @@ rule measure_networks:
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
-        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
-        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
     output:
         table="<results>/runs/{recipe}/block-{block}/networks.csv",
     log:
@@ -44,12 +44,12 @@ rule measure_networks:
         recipe=NETWORK_RECIPE,
     conda:
         "../envs/featurespace.yaml"
-    threads: lambda w: PLAN.recipe(w.recipe).threads
+    threads: threads_of_recipe
     resources:
         mem_mb=4000,
         runtime=240,
     params:
-        spec=lambda w: PLAN.measure_networks(w.recipe, int(w.block)),
+        spec=of_run(PLAN.measure_networks),
         code=code_of("measure_networks.py"),
     message:
         "Measuring networks of {wildcards.recipe}, block {wildcards.block}"
@@ -59,12 +59,12 @@ rule measure_networks:
 
 rule predict_layers:
     input:
-        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
-        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
         layers="<results>/runs/{recipe}/block-{block}/layers.csv",
         networks="<results>/runs/{recipe}/block-{block}/networks.csv",
-        data_layers=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/layers.csv",
+        data_layers=of_dataset("layers.csv"),
     output:
         table="<results>/runs/{recipe}/block-{block}/theory.csv",
     log:
@@ -79,7 +79,7 @@ rule predict_layers:
         mem_mb=2000,
         runtime=30,
     params:
-        spec=lambda w: PLAN.predict_layers(w.recipe, int(w.block)),
+        spec=of_run(PLAN.predict_layers),
         code=code_of("predict_layers.py"),
     message:
         "Predicting layers of {wildcards.recipe}, block {wildcards.block}"
@@ -91,8 +91,8 @@ rule probe_layers:
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
-        datasets=lambda w: ancient([f"<results>/datasets/{name}/dataset.zarr" for name in PLAN.probe_targets(w.recipe)]),
-        dataset_digests=lambda w: [f"<results>/datasets/{name}/dataset.json" for name in PLAN.probe_targets(w.recipe)],
+        datasets=ancient(of_probe_targets("dataset.zarr")),
+        dataset_digests=of_probe_targets("dataset.json"),
     output:
         table="<results>/runs/{recipe}/block-{block}/layer_probes.csv",
     log:
@@ -103,12 +103,12 @@ rule probe_layers:
         recipe=NETWORK_RECIPE,
     conda:
         "../envs/featurespace.yaml"
-    threads: lambda w: PLAN.recipe(w.recipe).threads
+    threads: threads_of_recipe
     resources:
         mem_mb=4000,
         runtime=240,
     params:
-        spec=lambda w: PLAN.probe_layers(w.recipe, int(w.block)),
+        spec=of_run(PLAN.probe_layers),
         code=code_of("probe_layers.py"),
     message:
         "Probing layers of {wildcards.recipe}, block {wildcards.block}"
@@ -120,8 +120,8 @@ rule embed_layers:
     input:
         store=ancient("<results>/runs/{recipe}/block-{block}/features.zarr"),
         digest="<results>/runs/{recipe}/block-{block}/features.json",
-        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
-        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
     output:
         table="<results>/runs/{recipe}/block-{block}/embedding.csv",
     log:

@@ -4,8 +4,8 @@
 
 rule train_run:
     input:
-        dataset=lambda w: ancient(f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.zarr"),
-        dataset_digest=lambda w: f"<results>/datasets/{PLAN.recipe(w.recipe).dataset}/dataset.json",
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
     output:
         weights=directory("<results>/runs/{recipe}/block-{block}/weights"),
         digest="<results>/runs/{recipe}/block-{block}/weights.json",
@@ -19,12 +19,12 @@ rule train_run:
     conda:
         "../envs/featurespace.yaml"
     # The number of threads changes the last bits of the weights, so the recipe decides it.
-    threads: lambda w: PLAN.recipe(w.recipe).threads
+    threads: threads_of_recipe
     resources:
         mem_mb=4000,
         runtime=720,
     params:
-        spec=lambda w: PLAN.train_run(w.recipe, int(w.block)),
+        spec=of_run(PLAN.train_run),
         code=code_of("train_run.py"),
     message:
         "Training {wildcards.recipe}, block {wildcards.block}"

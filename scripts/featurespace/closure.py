@@ -15,35 +15,57 @@ from pathlib import Path
 
 from featurespace.errors import FeaturespaceError
 
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
-def _statements(node: ast.AST) -> Iterator[str]:
-    """Write a syntax tree as tokens that comments, docstrings, layout and empty optional fields do not change."""
-    for field, value in ast.iter_fields(node):
-        body = value
-        if field == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            has_docstring = ast.get_docstring(node, clean=False) is not None
-            body = value[1:] if has_docstring else value
+
+def _read_tree(node: ast.AST, tokens: list[str], imports: list[ast.AST]) -> None:
+    """Write a syntax tree as tokens that comments, docstrings, layout and empty optional fields do not change.
+
+    One walk into lists that grow, and no generators: every Snakemake process reads some 150 files before all else.
+
+    Parameters
+    ----------
+    node
+        The tree.
+    tokens
+        Its tokens are appended to this.
+    imports
+        The statements in it, at any depth, that import something are appended to this.
+    """
+    name = type(node).__name__
+    for field in node._fields:
+        body = getattr(node, field, None)
+        if field == "body" and isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+            body = node.body[1:]
         if body is None or body == []:
             continue  # newer Pythons add optional fields: they must not change the digest of old code
-        yield f"{type(node).__name__}.{field}="
-        for item in body if isinstance(body, list) else [body]:
+        tokens.append(f"{name}.{field}=")
+        for item in body if isinstance(body, list) else (body,):
             if isinstance(item, ast.AST):
-                yield f"{type(item).__name__}("
-                yield from _statements(item)
-                yield ")"
+                tokens.append(f"{type(item).__name__}(")
+                if item._fields:
+                    _read_tree(item, tokens, imports)
+                tokens.append(")")
+                if isinstance(item, ast.Import | ast.ImportFrom):
+                    imports.append(item)
             else:
-                yield repr(item)
+                tokens.append(repr(item))
 
 
-def code_digest(tree: ast.AST) -> str:
-    """Return the SHA-256 of what parsed Python does: comments, docstrings and layout do not count."""
-    text = "\n".join(_statements(tree))
-    return hashlib.sha256(text.encode()).hexdigest()
+def read_code(tree: ast.AST) -> tuple[str, list[ast.AST]]:
+    """Return the SHA-256 of what parsed Python does, and its statements that import something.
+
+    Comments, docstrings and layout do not count.
+    """
+    tokens: list[str] = []
+    imports: list[ast.AST] = []
+    _read_tree(tree, tokens, imports)
+    return hashlib.sha256("\n".join(tokens).encode()).hexdigest(), imports
 
 
-def _imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield dotted names that a module imports anywhere, each perhaps a module or a name within one."""
-    for node in ast.walk(tree):
+def _imported(statements: list[ast.AST], package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the dotted names that statements import, each perhaps a module or a name within one."""
+    for node in statements:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield tuple(alias.name.split("."))
@@ -86,9 +108,11 @@ class CodeIndex:
             tree = ast.parse(source)
         except SyntaxError as error:
             raise FeaturespaceError(f"{path}: line {error.lineno}: {error.msg}") from error
+        digest, imports = read_code(tree)
         package = path.relative_to(self.root).parent.parts
-        found = dict.fromkeys(file for name in _imported(tree, package) for file in self._files(name))
-        return code_digest(tree), tuple(found)
+        names = dict.fromkeys(_imported(imports, package))
+        found = dict.fromkeys(file for name in names for file in self._files(name))
+        return digest, tuple(found)
 
     def closure(self, script: str, *data_files: str) -> dict[str, str]:
         """Return {file: SHA-256} of a script and of all local modules it imports, however deep.

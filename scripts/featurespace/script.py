@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,8 +47,10 @@ class Job:
 def script_edge(snakemake: Any) -> Iterator[Job]:
     """Run the body of a rule's script.
 
-    Log records and Python warnings go to the rule's log and to stderr. If Snakemake dies, however it dies, so
-    does this process. A failure ends the process with status 1 and one line on stderr, its traceback in the log.
+    Log records and Python warnings go to the rule's log and to stderr; the last record of a job that succeeds says how
+    long it took to start (the interpreter, Snakemake's preamble, imports) and how long it computed. If Snakemake dies,
+    however it dies, so does this process. A failure ends the process with status 1 and one line on stderr, its
+    traceback in the log.
 
     Parameters
     ----------
@@ -60,6 +63,7 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
     SystemExit
         With status 1 in place of any exception of the body, 130 in place of KeyboardInterrupt.
     """
+    entered, start_up = time.perf_counter(), _age()
     _die_with_snakemake()
     log = Path(snakemake.log[0]) if len(snakemake.log) else None
     _start_logging(log)
@@ -74,6 +78,7 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
             log=log,
             device_preference=snakemake.config.get("device", "auto"),
         )
+        logger.info("started in %.2f s, computed for %.2f s", start_up, time.perf_counter() - entered)
     except FeaturespaceError as error:
         _fail(f"featurespace: {_one_line(error)}", error, log)
     except KeyboardInterrupt:
@@ -81,6 +86,12 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
         sys.exit(130)
     except Exception as error:
         _fail(f"featurespace: unexpected error: {type(error).__name__}: {_one_line(error)}{hint}", error, log)
+
+
+def _age() -> float:
+    """Return how many seconds ago this process was started, to the kernel's hundredth."""
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def _one_line(error: BaseException) -> str:

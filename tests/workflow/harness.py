@@ -3,11 +3,13 @@
 import copy
 import csv
 import io
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,13 @@ FIGURES = [
     "linear_depth",
     "transfer",
 ]
+
+# Jobs that would run are asked for some 170 times: each time the real Snakemake, in a process of its own that is forked
+# from one which has imported it and nothing of this project.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["snakemake.cli", "snakemake_executor_plugin_slurm", "snakemake.sourcecache", "snakemake.ioutils", "yte"]
+)
 
 # Real data and every kind of stage, in the smallest size that trains: two data sets, two blocks of seeds.
 TINY: dict[str, Any] = {
@@ -131,6 +140,16 @@ class Workflow:
         shutil.copytree(self.root, root, symlinks=True)
         return Workflow(root, self.study)
 
+    def copy_records_to(self, root: Path) -> "Workflow":
+        """Copy what Snakemake looks at: everything but the contents of stores. No job can run there."""
+
+        def contents(folder: str, names: list[str]) -> list[str]:
+            is_store = Path(folder).suffix == ".zarr" or Path(folder).name == "weights"
+            return [name for name in names if name != ".snakemake_timestamp"] if is_store else []
+
+        shutil.copytree(self.root, root, symlinks=True, ignore=contents)
+        return Workflow(root, self.study)
+
     def snakemake(self, *arguments: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
         """Run the real Snakemake on the study."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", *self.study_files]
@@ -147,11 +166,27 @@ class Workflow:
 
     def pending(self) -> set[str]:
         """Name the jobs that would run now: the rule, then what it is for."""
-        done = self.snakemake("--detailed-summary")
-        assert done.returncode == 0, done.stdout + done.stderr
-        table = csv.DictReader(io.StringIO(done.stdout), delimiter="\t")
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            arguments = ["--detailed-summary", "--configfile", *self.study_files]
+            fork = _FORKS.Process(target=_snakemake_in_fork, args=(self.root, arguments, out, err))
+            fork.start()
+            fork.join(timeout=600)
+            assert fork.exitcode == 0, out.read_text() + err.read_text()
+            table = list(csv.DictReader(io.StringIO(out.read_text()), delimiter="\t"))
         prefix = f"results/{self.study['study']}/"
         return {job_of(row["output_file"].removeprefix(prefix)) for row in table if row["plan"] != "no update"}
+
+
+def _snakemake_in_fork(root: Path, arguments: list[str], out: Path, err: Path) -> None:
+    """Run the real Snakemake in this process, which ends with it, and keep what it says in two files."""
+    assert "featurespace" not in sys.modules  # the one that counts is the one beside the Snakefile
+    os.chdir(root)
+    for descriptor, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    from snakemake.cli import main
+
+    main(arguments)
 
 
 # Which job makes a file: written out again here, apart from the rules, so that the two check each other.

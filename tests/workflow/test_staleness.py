@@ -339,7 +339,7 @@ def test_an_edit_of_the_study_runs_exactly_its_jobs(tiny, tmp_path, edit):
     change, expected = STUDY_EDITS[edit]
     study = copy.deepcopy(TINY)
     change(study)
-    workflow = tiny.copy_to(tmp_path / "edited")
+    workflow = tiny.copy_records_to(tmp_path / "edited")
     workflow.write_study(study)
     assert workflow.pending() == expected
 
@@ -462,7 +462,7 @@ CODE_EDITS: dict[str, set[str]] = {
 
 @pytest.mark.parametrize("path", CODE_EDITS)
 def test_an_edit_of_code_runs_exactly_the_rules_that_import_it(tiny, tmp_path, path):
-    workflow = tiny.copy_to(tmp_path / "edited")
+    workflow = tiny.copy_records_to(tmp_path / "edited")
     append(workflow.root / "scripts" / path, "\nEDITED = True\n")
     assert workflow.pending() == CODE_EDITS[path]
 
@@ -516,7 +516,7 @@ OTHER_EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
 @pytest.mark.parametrize("edit", OTHER_EDITS)
 def test_other_edits_run_exactly_their_jobs(tiny, tmp_path, edit):
     change, expected = OTHER_EDITS[edit]
-    workflow = tiny.copy_to(tmp_path / "edited")
+    workflow = tiny.copy_records_to(tmp_path / "edited")
     change(workflow.root)
     assert workflow.pending() == expected
 
