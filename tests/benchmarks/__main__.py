@@ -56,7 +56,7 @@ class Bench:
     def stages(self) -> Stages:
         """A trained network whose features are about to be dumped."""
         sizes = (400, 16, 3) if self.quick else ()
-        return stage_rows.stages_of(self.scratch / "long", self.published, *sizes)
+        return stage_rows.stages_of(self.features, self.scratch / "long", self.published, *sizes)
 
     @cached_property
     def dumped(self) -> Stages:
@@ -69,14 +69,14 @@ class Bench:
     def short(self) -> Stages:
         """A quarter as many steps, dumped."""
         sizes = (400, 16, 2) if self.quick else (stage_rows.N_SAMPLES, stage_rows.WIDTH, 5)
-        stages = stage_rows.stages_of(self.scratch / "short", self.published, *sizes)
+        stages = stage_rows.stages_of(self.features, self.scratch / "short", self.published, *sizes)
         stages.dump_features(stage_rows.RECIPE)
         return stages
 
     def rows(self, table: str) -> dict[str, Callable[[], Iterator[Row]]]:
         """Return what makes the rows of a table, by a short name, in the order of the table."""
         quick = self.quick
-        once = 1 if quick else 3
+        once = 1 if quick else 2
         tables: dict[str, dict[str, Callable[[], Iterator[Row]]]] = {
             "bench": {
                 "matrix": lambda: spectra_rows.one_matrix(self.features, self.shapes, self.bests),

@@ -55,9 +55,9 @@ def _rows(features: Features, published: Path, folder: Path, quick: bool, device
     yield from spectra_rows.one_matrix(features, shapes, bests, device)
     yield from spectra_rows.consecutive_steps(features, shapes, bests, device)
     sizes = (400, 16, 3) if quick else (stage_rows.N_SAMPLES, stage_rows.WIDTH, stage_rows.N_STEPS)
-    stages = stage_rows.stages_of(folder, published, *sizes, device=device.type)
-    yield from stage_rows.dumping(stages, 1 if quick else 3)
-    yield from stage_rows.whole_stage(stages, 1 if quick else 3)
+    stages = stage_rows.stages_of(features, folder, published, *sizes, device=device.type)
+    yield from stage_rows.dumping(stages, 1 if quick else 2)
+    yield from stage_rows.whole_stage(stages, 1 if quick else 2)
     data = features.dataset
     yield from training_rows.against_a_plain_loop(data, *((400, 1, 1) if quick else (60_000, 3, 2)), device=device)
     yield from training_rows.seeds_together(data, *((400, 1, 1) if quick else ()), device=device)

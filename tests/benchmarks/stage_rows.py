@@ -1,6 +1,7 @@
 """Whole stages, from store to store: dumping features, decomposing them, and the memory that takes."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +10,14 @@ import torch
 import xarray as xr
 
 from benchmarks.peak_memory import measure_apart
-from benchmarks.real_data import N_STEPS, recipe_of
+from benchmarks.real_data import N_STEPS, Features
 from benchmarks.spectra_rows import SIGMA_ERROR, K, Reference, arithmetic_seconds
 from benchmarks.stages import Stages
 from benchmarks.table import Row, Target, alternate, cost, require, threads
 from featurespace.datasets import load_dataset, select_sample_set
 from featurespace.extraction import FORWARD_ROWS, build_for
 from featurespace.stores import CHUNK_BYTES, FeatureStore
-from featurespace.weights import KeptWeights
+from featurespace.weights import KeptWeights, publish, step_file
 
 WIDTH = 512
 N_SAMPLES = 20_000
@@ -25,6 +26,7 @@ RECIPE = "network"
 
 
 def stages_of(
+    features: Features,
     folder: Path,
     published: Path,
     n_samples: int = N_SAMPLES,
@@ -32,13 +34,8 @@ def stages_of(
     n_steps: int = N_STEPS,
     device: str = "cpu",
 ) -> Stages:
-    """Train the network whose features the rows are about: an MLP with two layers, its weights kept every epoch.
-
-    It learns in large batches, since how well does not matter. Its last layer is dumped at every step.
-    """
-    model = {"kind": "mlp", "widths": [256, width]}
-    # n_steps kept: the initialisation and the ends of the epochs
-    recipe = recipe_of(model, n_steps - 1, layers=[LAYER], schedule={"batch_size": max(32, n_samples // 16)})
+    """Lay out a run whose features the rows are about, up to its weights: the first kept steps of one network."""
+    section = features.plan(width).recipe(f"w{width}").model_dump(exclude_unset=True)
     study = {
         "study": "bench",
         "seeds": 1,
@@ -50,12 +47,22 @@ def stages_of(
                 "sample_set": {"limit": n_samples},
             }
         },
-        "recipes": {RECIPE: recipe},
+        "recipes": {RECIPE: section | {"layers": [LAYER], "threads": 1}},
         "figures": [],
     }
     stages = Stages(folder, study, published, device)
     stages.prepare_dataset()
-    stages.train_run(RECIPE)
+    weights = features.weights(width)
+    steps, epochs = weights.steps[1 : n_steps + 1], weights.epochs[1 : n_steps + 1]
+    (seed,) = weights.seeds
+    kept = folder / "kept"
+    for step in steps:
+        name = step_file(seed, step)
+        (kept / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights.folder / name, kept / name)
+    run = stages.run_of(RECIPE)
+    facts = {"recipe": RECIPE, "seeds": [seed], "steps": {str(seed): steps}, "epochs": {str(seed): epochs}}
+    publish(kept, stages.path("weights", run), stages.path("weights.json", run), facts)
     return stages
 
 
@@ -87,7 +94,7 @@ def _sample_rows(stages: Stages, dataset: object) -> np.ndarray:
     return select_sample_set(dataset, sample_set["split"], sample_set["limit"])  # type: ignore[arg-type]
 
 
-def dumping(stages: Stages, repetitions: int = 3) -> Iterator[Row]:
+def dumping(stages: Stages, repetitions: int = 2) -> Iterator[Row]:
     """Compare the job that dumps features with the bare forward pass and a raw write of as many bytes."""
     store, digest = (stages.path(name, stages.run_of(RECIPE)) for name in ("features.zarr", "features.json"))
     raw, device = stages.folder / "raw.bin", torch.device(stages.device)
@@ -128,7 +135,7 @@ def read_through(store: str, digest: str) -> None:
                     pass
 
 
-def whole_stage(stages: Stages, repetitions: int = 3) -> Iterator[Row]:
+def whole_stage(stages: Stages, repetitions: int = 2) -> Iterator[Row]:
     """Compare the job that decomposes features with reading them, and with the roofline of its arithmetic.
 
     The limit is twice the time of reading plus the roofline: shown is how many reading times remain for everything
