@@ -19,17 +19,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from benchmarks.real_data import ROOT
-from benchmarks.spectra_rows import K
-from benchmarks.stages import run_script
+from benchmarks.stages import SCRIPTS, run_script
 from benchmarks.table import require
 from featurespace import spectra
 from featurespace.stores import FeatureStore
 
 
-def measure_apart(store: Path | str, digest: Path | str, vectors: int = K) -> dict[str, Any]:
+def measure_apart(store: Path | str, digest: Path | str, vectors: int) -> dict[str, Any]:
     """Run this module in a process of its own, and return what it prints."""
-    paths = os.pathsep.join([str(ROOT / "scripts"), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent / "tests")])
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.peak_memory", str(store), str(digest), str(vectors)],
         capture_output=True,

@@ -1,7 +1,8 @@
 """Cost against size: each stage at 1x, 4x and 16x the work, in steps, seeds, samples and layers."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ LINEAR = 1.1  # exponents above it are worse than linear
 BASE = {"steps": 4, "seeds": 1, "samples": 2_000, "layers": 2}
 SMALLEST = {"steps": 2, "seeds": 1, "samples": 200, "layers": 1}
 WIDTH = 64
-REPETITIONS = 3
+RECIPE = "network"
+REPETITIONS = {1: 5, 4: 3, 16: 1}  # by factor, after one that does not count
 QUADRATIC = {("compare_runs", "seeds"): "its table has a row for every pair of seeds"}
 
 
@@ -33,24 +35,22 @@ def stages_at(folder: Path, published: Path, size: dict[str, int]) -> Stages:
         "datasets": {
             "fashion": {"kind": "fashion-mnist", "train_limit": size["samples"], "test_limit": size["samples"] // 4}
         },
-        "recipes": {"network": recipe},
+        "recipes": {RECIPE: recipe},
         "figures": [],
     }
     return Stages(folder, study, published)
 
 
-def jobs(stages: Stages) -> dict[str, Callable[[], object]]:
-    """Return the jobs that are timed, each after those whose output it reads."""
-    run = stages.run_of("network")
-    return {
-        "train_run": lambda: stages.train_run("network"),
-        "dump_features": lambda: stages.dump_features("network"),
-        "decompose_features": lambda: stages.decompose_features(run),
-        "measure_layers": lambda: stages.measure_layers("network"),
-        "measure_networks": lambda: stages.measure_networks("network"),
-        "probe_layers": lambda: stages.probe_layers("network"),
-        "compare_runs": stages.compare_runs,
-    }
+# each after those whose output it reads
+JOBS: dict[str, Callable[[Stages], object]] = {
+    "train_run": lambda stages: stages.train_run(RECIPE),
+    "dump_features": lambda stages: stages.dump_features(RECIPE),
+    "decompose_features": lambda stages: stages.decompose_features(stages.run_of(RECIPE)),
+    "measure_layers": lambda stages: stages.measure_layers(RECIPE),
+    "measure_networks": lambda stages: stages.measure_networks(RECIPE),
+    "probe_layers": lambda stages: stages.probe_layers(RECIPE),
+    "compare_runs": lambda stages: stages.compare_runs(),
+}
 
 
 def exponent(factors: tuple[int, ...], times: list[float]) -> float:
@@ -58,7 +58,7 @@ def exponent(factors: tuple[int, ...], times: list[float]) -> float:
     return float(np.polyfit(np.log(factors), np.log(times), 1)[0])
 
 
-def scaling(published: Path, folder: Path, quick: bool = False) -> Iterator[Row]:
+def scaling(published: Path, folder: Path, quick: bool = False, axes: Sequence[str] = tuple(BASE)) -> Iterator[Row]:
     """Time every stage along every axis, and fit an exponent.
 
     What a job costs before it does anything makes a fit over all three sizes look better than it is. So the exponent
@@ -67,21 +67,21 @@ def scaling(published: Path, folder: Path, quick: bool = False) -> Iterator[Row]
     factors = FACTORS[:2] if quick else FACTORS
     base = SMALLEST if quick else BASE
     taken: dict[tuple[str, int], dict[str, float]] = {}
-    for axis in base:
+    for axis in axes:
         for factor in factors:
-            if factor == 1 and axis != next(iter(base)):
-                taken[axis, 1] = taken[next(iter(base)), 1]
+            if factor == 1 and axis != axes[0]:
+                taken[axis, 1] = taken[axes[0], 1]
                 continue
             stages = stages_at(folder, published, base | {axis: factor * base[axis]})
             stages.prepare_dataset()
             stages.decompose_features("datasets/fashion")
             times = {}
-            for name, job in jobs(stages).items():
-                job()
-                times |= alternate({name: job}, 1 if quick or factor > 1 else REPETITIONS)
+            for name, job in JOBS.items():
+                job(stages)
+                times |= alternate({name: partial(job, stages)}, REPETITIONS[factor])
             taken[axis, factor] = times
             shutil.rmtree(folder)
-    for axis in base:
+    for axis in axes:
         for name in taken[axis, 1]:
             times_of = [taken[axis, factor][name] for factor in factors]
             fitted = exponent(factors, times_of)

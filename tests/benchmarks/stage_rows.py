@@ -183,7 +183,7 @@ def memory(long: Stages, short: Stages) -> Iterator[Row]:
         features = FeatureStore.open(stages.path("features.zarr", run))
         width = features.n_features[LAYER]
         limit = 3 * CHUNK_BYTES + 8 * min(width, features.n_samples) ** 2
-        peak = measure_apart(stages.path("features.zarr", run), stages.path("features.json", run))["bytes"]
+        peak = measure_apart(stages.path("features.zarr", run), stages.path("features.json", run), K)["bytes"]
         n_bytes = 4 * len(features.steps) * features.n_samples * width
         yield cost(
             "peak memory of that stage",

@@ -116,7 +116,6 @@ def cost(
 
 def seconds(function: Callable[[], object]) -> float:
     """Return how long a call takes, what a GPU still computes when it returns included."""
-    gc.collect()
     start = time.perf_counter()
     function()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -135,6 +134,7 @@ def alternate(functions: Mapping[str, Callable[[], object]], repetitions: int) -
         {name: median of the seconds}.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
+    gc.collect()  # what others have left is not theirs to clear
     for repetition in range(repetitions):
         for name in list(functions)[:: -1 if repetition % 2 else 1]:
             times[name].append(seconds(functions[name]))
