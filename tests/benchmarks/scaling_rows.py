@@ -78,7 +78,7 @@ def scaling(published: Path, folder: Path, quick: bool = False, axes: Sequence[s
             times = {}
             for name, job in JOBS.items():
                 job(stages)
-                times |= alternate({name: partial(job, stages)}, REPETITIONS[factor])
+                times |= alternate({name: partial(job, stages)}, 1 if quick else REPETITIONS[factor])
             taken[axis, factor] = times
             shutil.rmtree(folder)
     for axis in axes:

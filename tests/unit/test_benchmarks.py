@@ -1,7 +1,10 @@
 """The benchmarks: what they compare with is right, what they measure is what they say, and no row passes by itself."""
 
 import csv
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from benchmarks import (
     scaling_rows,
     spectra_rows,
     stage_rows,
+    study_rows,
     table,
     training_rows,
 )
@@ -234,6 +238,31 @@ def test_memory_is_compared_with_three_blocks_whatever_the_steps(bench, monkeypa
     rows = list(bench.rows("bench")["memory"]())
     assert [row.case for row in rows] == ["2 steps x 400 x 16", "3 steps x 400 x 16"]
     assert all(row.other == pytest.approx(96 + 8 * 16**2 / 2**20) and row.met == "no" for row in rows)
+
+
+def test_a_job_of_a_study_tells_its_times(tmp_path):
+    """Runs the rule's real script edge, with the clocks that the benchmark appends to it."""
+    source = (ROOT / "scripts/featurespace/script.py").read_text() + study_rows.CLOCKS
+    (tmp_path / "edge.py").write_text(source)
+    body = """
+import time
+from types import SimpleNamespace
+from edge import script_edge
+time.sleep(0.3)
+job = SimpleNamespace(
+    log=[], input=None, output=None, params=SimpleNamespace(spec={}), config={}, threads=1
+)
+with script_edge(job):
+    import slow
+    time.sleep(0.2)
+"""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.4)\n")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{tmp_path}"}
+    subprocess.run([sys.executable, "-c", body], cwd=tmp_path, env=environment, check=True, timeout=120)
+    (path,) = (tmp_path / "job-times").iterdir()
+    times = json.loads(path.read_text())
+    assert 0.2 <= times["computing"] < 0.59  # less than sleep and import together
+    assert times["start_up"] >= 0.69  # ticks are hundredths of a second
 
 
 @pytest.mark.timeout(600)

@@ -1,1 +1,0 @@
-"""placeholder until START commits"""
