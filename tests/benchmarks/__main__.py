@@ -127,9 +127,11 @@ def main(arguments: list[str] | None = None) -> int:
             if unknown := set(wanted) - makers.keys():
                 parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(makers)}")
             for name in wanted:
+                began = time.monotonic()
                 for row in makers[name]():
                     table.append(row)
                     print(_line(row), flush=True)
+                print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     except FeaturespaceError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ SIGMA_ERROR, RESIDUAL = 1e-10, 1e-8  # what accuracy that counts is
 FULL_SVD_SIZE = 6e8  # n d min(n, d) up to which a full decomposition is worth waiting for
 ROOFLINE_SIZE = 20_000 * 512  # entries from which on the share of the roofline counts
 ITERATIONS = (8, 16, 32)  # of randomised methods that are not accurate as they are
-MOST_ENTRIES = 20_000 * 2_048  # of a matrix of which all steps are timed; of a larger one, every third
+MOST_ENTRIES = 20_000 * 2_048  # of a matrix of which all steps are timed; of a larger one, the first fifth
 REPETITION_SECONDS = 8.0  # of ours and the best peer together, a shape
 MOST_REPETITIONS = 7
 
@@ -341,7 +341,7 @@ def consecutive_steps(
     name = f"spectra of {features.n_steps} consecutive steps"
     ratios = []
     for n, d in shapes:
-        n_steps = features.n_steps if n * d <= MOST_ENTRIES else max(2, features.n_steps // 3)
+        n_steps = features.n_steps if n * d <= MOST_ENTRIES else max(2, features.n_steps // 5)
         if (n, d) not in bests:
             matrix = features.matrix(n, d, features.n_steps // 2)
             others = contest(matrix, Reference(matrix), device)
