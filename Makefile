@@ -1,12 +1,13 @@
 # `make demo` and `make test` each work as the very first command on a fresh clone, and again.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generated lock clean
+.PHONY: help setup demo test bench bench-large bench-gpu bench-scaling lint format generated lock clean
 
 WORKERS ?= 2
+BENCHMARKS = @PYTHONPATH=scripts:tests .venv/bin/python -m benchmarks
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Create or refresh .venv from the hash-pinned lock
 	@envs/setup.sh
@@ -17,6 +18,18 @@ demo: setup ## Run the default study and say where its report is
 
 test: setup ## Run all tests
 	@.venv/bin/pytest -n $(WORKERS) --dist worksteal tests
+
+bench: setup ## Compare speed and memory with the alternatives, 15 minutes: docs/performance.md (ARGS=--help)
+	$(BENCHMARKS) bench $(ARGS)
+
+bench-large: setup ## Decompose a matrix far beyond memory (11 GB of disk: ARGS="--scratch /where")
+	$(BENCHMARKS) large $(ARGS)
+
+bench-gpu: setup ## The same comparisons on a GPU, and what only a GPU is for
+	$(BENCHMARKS) gpu $(ARGS)
+
+bench-scaling: setup ## Time each stage at 1x, 4x and 16x the work
+	$(BENCHMARKS) scaling $(ARGS)
 
 lint: setup ## Check format, style, types and the workflow
 	@.venv/bin/ruff format --check .

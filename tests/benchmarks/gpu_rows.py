@@ -1,0 +1,118 @@
+"""The same rows on a GPU, and what only a GPU is for: a ResNet in bfloat16, and fifty networks together."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+from torchvision import transforms
+
+from benchmarks import measures_rows, spectra_rows, stage_rows, training_rows
+from benchmarks.real_data import Features, few, padded
+from benchmarks.table import Row, Target, alternate, require, speedup
+from featurespace.datasets import PreparedDataset
+
+RESNET = {"kind": "resnet", "depth": 18}
+N_TOGETHER = 50
+NO_GPU = "no GPU"
+
+
+def on_the_gpu(features: Features, published: Path, folder: Path, quick: bool) -> Iterator[Row]:
+    """Time on the GPU. Without one, say so; if it is to be quick, take the same way on the CPU."""
+    has_gpu = torch.cuda.is_available()
+    if not has_gpu and not quick:
+        for name, target in PROMISES.items():
+            yield Row(name, "", "", target=target, note=NO_GPU)
+        return
+    device = torch.device("cuda" if has_gpu else "cpu")
+    for row in _rows(features, published, folder, quick, device):
+        yield row if has_gpu else dataclasses.replace(row, note=f"{NO_GPU}: on the CPU")
+
+
+# what the table promises, for where there is no GPU
+PROMISES = {
+    "spectra of one matrix": Target(">=", 1.5),
+    "spectra of consecutive steps": Target(">=", 2.5),
+    "spectra against the roofline": Target(">=", 0.6),
+    "the whole stage, store to spectra": Target("<=", 2.0),
+    "dumping features": Target("<=", 1.2),
+    "training MLP": Target(">=", 3.0),
+    "training CNN": Target(">=", 1.5),
+    "training a block of 5 seeds": Target(">=", 2.0),
+    "layer measures C, D, NC1": Target(">=", 1.5),
+    "training ResNet-18 in bfloat16": Target(">=", 5.0),
+    f"training a block of {N_TOGETHER} seeds": Target(">=", 10.0),
+}
+
+
+def _rows(features: Features, published: Path, folder: Path, quick: bool, device: torch.device) -> Iterator[Row]:
+    shapes = ((300, 16), (200, 32)) if quick else spectra_rows.SHAPES
+    bests: spectra_rows.Bests = {}
+    yield from spectra_rows.one_matrix(features, shapes, bests, device)
+    yield from spectra_rows.consecutive_steps(features, shapes, bests, device)
+    sizes = (400, 16, 3) if quick else (stage_rows.N_SAMPLES, stage_rows.WIDTH, stage_rows.N_STEPS)
+    stages = stage_rows.stages_of(features, folder, published, *sizes, device=device.type)
+    yield from stage_rows.dumping(stages, 1 if quick else 2)
+    yield from stage_rows.whole_stage(stages, 1 if quick else 2)
+    data = features.dataset
+    yield from training_rows.against_a_plain_loop(data, *((400, 1, 1) if quick else (60_000, 3, 2)), device=device)
+    yield from training_rows.seeds_together(data, *((400, 1, 1) if quick else ()), device=device)
+    yield from measures_rows.measures(features, *((300, 16, 1) if quick else ()), device=device)
+    yield from resnet(data, *((8, 1, 1) if quick else (50_000, 2, 2)), device=device)
+    yield from training_rows.seeds_together(
+        data,
+        *((400, 1, 1) if quick else ()),
+        seeds=3 if quick else N_TOGETHER,
+        device=device,
+        least=10.0,
+        widths=(),
+        linear_widths=(32,) if quick else (32, 128),
+    )
+
+
+def resnet(
+    dataset: PreparedDataset, n_train: int, epochs: int, repetitions: int, device: torch.device
+) -> Iterator[Row]:
+    """Train ResNet-18, with the stem for small images, in bfloat16 autocast, against a plain float32 loop.
+
+    The images are of CIFAR's size, 32 x 32, and have three channels, but they are Fashion-MNIST's, padded and repeated.
+    The check is that in float32 the same recipe learns a part of them as well, to a tenth and what chance leaves.
+    """
+    coloured = padded(dataset)
+    coloured = dataclasses.replace(coloured, images=np.repeat(coloured.images, 3, axis=1))
+    part = few(coloured, n_train, max(8, n_train // 10))
+    exact = training_rows.training_spec(RESNET, epochs)
+    spec = training_rows.training_spec(RESNET, epochs, autocast="bfloat16")
+
+    def ours(part: PreparedDataset = part) -> list[dict[str, Any]]:
+        return training_rows.our_training(spec, part, device)
+
+    some = few(part, min(n_train, 2_000), 8)
+    histories = ours(some), training_rows.our_training(exact, some, device)
+    accuracies = [float(training_rows.final(history, "train_accuracy")[0]) for history in histories]
+    require(
+        abs(accuracies[0] - accuracies[1]) <= 0.1 + 3 * (0.25 / len(some.labels)) ** 0.5,
+        f"ResNet-18: accuracies {accuracies[0]:.3f} in bfloat16, {accuracies[1]:.3f} in float32",
+    )
+
+    def plain() -> None:
+        to_colour = transforms.Compose(
+            [transforms.Grayscale(3), transforms.ToTensor(), transforms.Normalize([part.offset] * 3, [part.scale] * 3)]
+        )
+        grey = dataclasses.replace(part, images=part.images[:, :1])
+        training_rows.plain_loop(_small_resnet(), grey, epochs, to_colour, 0, device)
+
+    times = alternate({"ours": ours, "plain": plain}, repetitions)
+    name, case = "training ResNet-18 in bfloat16", f"{n_train} images of 32 x 32, {epochs} epochs"
+    yield speedup(name, case, "DataLoader loop, float32", times["ours"], times["plain"], 5.0)
+
+
+def _small_resnet() -> nn.Module:
+    network = torchvision.models.resnet18(num_classes=10)
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    return network

@@ -1,0 +1,378 @@
+"""Spectra of one matrix, and of consecutive steps, against what else there is, and against what the machine allows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+import torch
+from sklearn.utils.extmath import randomized_svd
+
+from benchmarks.real_data import WIDE, Features
+from benchmarks.table import Row, Target, alternate, require, seconds, speedup
+from featurespace.spectra import Rows, decompose
+
+K = 8
+SHAPES = (
+    *((n, d) for n in (2_000, 20_000, 60_000) for d in (64, 512, 2_048)),
+    (2_000, WIDE),
+)
+SIGMA_ERROR, RESIDUAL = 1e-10, 1e-8  # what accuracy that counts is
+FULL_SVD_SIZE = 6e8  # n d min(n, d) up to which a full decomposition is worth waiting for
+ROOFLINE_SIZE = 20_000 * 512  # entries from which on the share of the roofline counts
+ITERATIONS = (8, 16, 32)  # of randomised methods that are not accurate as they are
+MOST_ENTRIES = 20_000 * 2_048  # of a matrix of which all steps are timed; of a larger one, the first fifth
+REPETITION_SECONDS = 8.0  # of ours and the best peer together, a shape
+MOST_REPETITIONS = 7
+
+Triplets = tuple[np.ndarray, np.ndarray, np.ndarray]  # values (k,), left (n, k), right (d, k)
+Method = Callable[[np.ndarray], list[Triplets]]  # of a float32 matrix, raw and centred
+Device = torch.device | str
+Bests = dict[tuple[int, int], tuple[str, Method]]  # by shape, the fastest accurate other
+
+
+# --- the others ---------------------------------------------------------------------------------------------------
+
+
+def numpy_svd(matrix: np.ndarray) -> Triplets:
+    """Decompose in full with NumPy."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    return values[:K], left[:, :K], right[:K].T
+
+
+def scipy_svd(matrix: np.ndarray) -> Triplets:
+    """Decompose in full with SciPy."""
+    left, values, right = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
+    return values[:K], left[:, :K], right[:K].T
+
+
+def covariance_eigh(matrix: np.ndarray) -> Triplets:
+    """Do what scikit-learn's PCA does for `covariance_eigh`, on the smaller side and for the wanted vectors only."""
+    wide = matrix.shape[0] < matrix.shape[1]
+    gram = matrix @ matrix.T if wide else matrix.T @ matrix
+    last = len(gram) - 1
+    squares, vectors = scipy.linalg.eigh(gram, subset_by_index=[last - K + 1, last], check_finite=False)
+    values, vectors = np.sqrt(squares[::-1]), vectors[:, ::-1]
+    others = (matrix.T if wide else matrix) @ vectors / values
+    return (values, vectors, others) if wide else (values, others, vectors)
+
+
+def svds(matrix: np.ndarray) -> Triplets:
+    """Use SciPy's ARPACK."""
+    left, values, right = scipy.sparse.linalg.svds(matrix, k=K, random_state=0)
+    order = np.argsort(-values)
+    return values[order], left[:, order], right[order].T
+
+
+def scikit_randomized(n_iterations: int | str) -> Callable[[np.ndarray], Triplets]:
+    """Return scikit-learn's `randomized_svd` with so many iterations."""
+
+    def run(matrix: np.ndarray) -> Triplets:
+        left, values, right = randomized_svd(matrix, n_components=K, n_iter=n_iterations, random_state=0)
+        return values, left, right.T
+
+    return run
+
+
+def torch_lowrank(n_iterations: int) -> Callable[[torch.Tensor], Triplets]:
+    """Return `torch.svd_lowrank` with so many iterations and ten vectors more than are wanted."""
+
+    def run(matrix: torch.Tensor) -> Triplets:
+        torch.manual_seed(0)
+        q = min(K + 10, *matrix.shape)
+        left, values, right = torch.svd_lowrank(matrix, q=q, niter=n_iterations)
+        return values[:K].cpu().numpy(), left[:, :K].cpu().numpy(), right[:, :K].cpu().numpy()
+
+    return run
+
+
+def torch_svd(matrix: torch.Tensor) -> Triplets:
+    """Decompose in full with torch."""
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return values[:K].cpu().numpy(), left[:, :K].cpu().numpy(), right[:K].T.cpu().numpy()
+
+
+def torch_covariance_eigh(matrix: torch.Tensor) -> Triplets:
+    """Do the same as `covariance_eigh` with torch, which has no solver for some of the vectors."""
+    wide = matrix.shape[0] < matrix.shape[1]
+    squares, vectors = torch.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
+    values, vectors = squares[-K:].flip(0).sqrt(), vectors[:, -K:].flip(1)
+    others = (matrix.T if wide else matrix) @ vectors / values
+    left, right = (vectors, others) if wide else (others, vectors)
+    return values.cpu().numpy(), left.cpu().numpy(), right.cpu().numpy()
+
+
+def with_numpy(decompose_one: Callable[[np.ndarray], Triplets]) -> Method:
+    """Call a function as a user with a float32 matrix does who wants both spectra, raw and centred."""
+
+    def run(matrix: np.ndarray) -> list[Triplets]:
+        doubles = matrix.astype(np.float64)
+        return [decompose_one(doubles), decompose_one(doubles - doubles.mean(axis=0))]
+
+    return run
+
+
+def with_torch(decompose_one: Callable[[torch.Tensor], Triplets], device: Device) -> Method:
+    """Do the same on a device."""
+
+    def run(matrix: np.ndarray) -> list[Triplets]:
+        doubles = torch.from_numpy(matrix).to(device).to(torch.float64)
+        return [decompose_one(doubles), decompose_one(doubles - doubles.mean(dim=0))]
+
+    return run
+
+
+def ours(matrix: np.ndarray, device: Device = "cpu", start: Any = None) -> Any:
+    """Call `decompose` for the leading vectors."""
+    return decompose(Rows.of(matrix, device=device), vectors=K, whole=False, start=start)
+
+
+def triplets_of(spectra: Any) -> list[Triplets]:
+    """Return what `decompose` found, raw and centred, in the form of the others."""
+    return [(spectra.singular_values[c], spectra.left_vectors[c].T, spectra.right_vectors[c].T) for c in range(2)]
+
+
+# --- what is right ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Reference:
+    """The leading singular values of a matrix, raw and centred, by NumPy in float64, and what others are worth.
+
+    Small matrices are decomposed in full. Of large ones the Gram matrix gives a subspace twice as large as is wanted,
+    and the decomposition of X times its basis the values, whose error is the square of the subspace's.
+    """
+
+    matrix: np.ndarray
+    values: list[np.ndarray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.values = [_leading_values(matrix) for matrix in self.centrings()]
+
+    def centrings(self) -> Iterator[np.ndarray]:
+        """Make the float64 matrix, raw and then centred."""
+        doubles = self.matrix.astype(np.float64)
+        yield doubles
+        yield doubles - doubles.mean(axis=0)
+
+    def errors(self, found: Sequence[Triplets]) -> tuple[float, float]:
+        """Return the worst relative error of a value, and the worst residual of a pair of vectors, over σ_1."""
+        sigma, residual = 0.0, 0.0
+        for matrix, expected, (values, left, right) in zip(self.centrings(), self.values, found, strict=True):
+            sigma = max(sigma, float(np.max(np.abs(values - expected) / expected)))
+            misfits = (matrix @ right - left * values, matrix.T @ left - right * values)
+            residual = max(residual, *(float(np.linalg.norm(m, axis=0).max() / expected[0]) for m in misfits))
+        return sigma, residual
+
+    def is_met(self, found: Sequence[Triplets]) -> bool:
+        """Say whether a result has the accuracy that counts."""
+        sigma, residual = self.errors(found)
+        return sigma <= SIGMA_ERROR and residual <= RESIDUAL
+
+
+def _leading_values(matrix: np.ndarray) -> np.ndarray:
+    n, d = matrix.shape
+    if n * d * min(n, d) <= FULL_SVD_SIZE:
+        return np.linalg.svd(matrix, compute_uv=False)[:K]
+    tall = matrix if n >= d else matrix.T
+    gram = tall.T @ tall
+    last = len(gram) - 1
+    basis = scipy.linalg.eigh(gram, subset_by_index=[last - 2 * K + 1, last])[1]
+    return np.linalg.svd(np.linalg.qr(tall @ basis, mode="r"), compute_uv=False)[:K]
+
+
+# --- one matrix ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Contest:
+    """What the others make of one matrix: seconds of the accurate ones and of the less accurate ones."""
+
+    methods: dict[str, Method] = field(default_factory=dict)
+    accurate: dict[str, float] = field(default_factory=dict)
+    less_accurate: dict[str, tuple[float, str]] = field(default_factory=dict)
+
+    @property
+    def best(self) -> str:
+        """The fastest of the accurate ones."""
+        return min(self.accurate, key=self.accurate.__getitem__)
+
+
+def contest(matrix: np.ndarray, reference: Reference, device: Device = "cpu") -> Contest:
+    """Try every other method once, and keep its time by whether its result is accurate enough.
+
+    A randomised method that is not, as it is called by default, is tried with more iterations until it is or takes
+    longer than the best. On a GPU there are torch's methods only.
+    """
+    n, d = matrix.shape
+    is_small = n * d * min(n, d) <= FULL_SVD_SIZE
+    result = Contest()
+
+    def enter(name: str, method: Method) -> bool:
+        found: list[list[Triplets]] = []
+        took = seconds(lambda: found.append(method(matrix)))
+        if reference.is_met(found[0]):
+            result.methods[name], result.accurate[name] = method, took
+            return True
+        sigma, residual = reference.errors(found[0])
+        result.less_accurate[name] = (took, f"σ error {sigma:.0e}, residual {residual:.0e}")
+        return bool(result.accurate) and took > result.accurate[result.best]
+
+    if torch.device(device).type == "cpu":
+        enter("covariance_eigh", with_numpy(covariance_eigh))
+        if is_small:
+            enter("numpy svd", with_numpy(numpy_svd))
+            enter("scipy svd", with_numpy(scipy_svd))
+        enter("scipy svds", with_numpy(svds))
+        if not enter("randomized_svd", with_numpy(scikit_randomized("auto"))):
+            any(enter(f"randomized_svd, {i} iterations", with_numpy(scikit_randomized(i))) for i in ITERATIONS)
+    else:
+        enter("torch covariance eigh", with_torch(torch_covariance_eigh, device))
+        enter("torch svd", with_torch(torch_svd, device))
+    if not enter("svd_lowrank", with_torch(torch_lowrank(2), device)):
+        any(enter(f"svd_lowrank, {i} iterations", with_torch(torch_lowrank(i), device)) for i in ITERATIONS)
+    return result
+
+
+def one_matrix(
+    features: Features, shapes: Sequence[tuple[int, int]], bests: Bests, device: Device = "cpu"
+) -> Iterator[Row]:
+    """Compare with the others on one matrix a shape, and with the roofline on the large ones; fill in the `bests`."""
+    name = "spectra of one matrix"
+    ratios = []
+    for n, d in shapes:
+        matrix = features.matrix(n, d, features.n_steps // 2)
+        reference = Reference(matrix)
+        sigma, residual = reference.errors(triplets_of(ours(matrix, device)))
+        accuracy = f"ours: σ error {sigma:.0e}, residual {residual:.0e}"
+        require(sigma <= SIGMA_ERROR and residual <= RESIDUAL, f"{name}, {n} x {d}: {accuracy}")
+        others = contest(matrix, reference, device)
+        best = others.methods[others.best]
+        bests[n, d] = others.best, best
+        pair = {"ours": lambda m=matrix: ours(m, device), "best": lambda m=matrix, f=best: f(m)}
+        times = alternate(pair, 1)
+        repetitions = min(MOST_REPETITIONS, int(REPETITION_SECONDS / sum(times.values())))
+        if repetitions > 1:
+            times = alternate(pair, repetitions)
+        ratios.append(times["best"] / times["ours"])
+        yield speedup(name, f"{n} x {d}", others.best, times["ours"], times["best"], 1.0, accuracy)
+        for other, took in others.accurate.items():
+            if other != others.best:
+                yield speedup(name, f"{n} x {d}", other, times["ours"], took, None, "timed once")
+        for other, (took, why) in others.less_accurate.items():
+            yield speedup(name, f"{n} x {d}", other, times["ours"], took, None, f"less accurate: {why}")
+        if n * d >= ROOFLINE_SIZE:
+            yield roofline(matrix, times["ours"], device)
+    yield median_row(name, "median of the shapes, best accurate other", ratios, 1.5, "the aim is 2")
+
+
+def median_row(row: str, case: str, ratios: Sequence[float], least: float, note: str = "") -> Row:
+    """Sum up the ratios over shapes."""
+    return Row(row, case, "", ratio=median(ratios), target=Target(">=", least), note=note)
+
+
+# --- the roofline -------------------------------------------------------------------------------------------------
+
+
+def read_rate(matrix: np.ndarray, device: Device = "cpu") -> float:
+    """Return how many bytes of a matrix in memory are read a second: summed by torch's threads, or copied to a GPU."""
+    tensor = torch.from_numpy(matrix)
+    read = tensor.sum if torch.device(device).type == "cpu" else lambda: tensor.to(device)
+    return matrix.nbytes / alternate({"read": read}, 3)["read"]
+
+
+def matrix_rate(d: int, device: Device = "cpu") -> float:
+    """Return how many operations of a float64 matrix product AᵀA with d columns are made a second."""
+    block = torch.randn(max(d, 4096), d, dtype=torch.float64, device=device)
+    return 2 * len(block) * d**2 / alternate({"product": lambda: block.T @ block}, 3)["product"]
+
+
+def eigensolver_seconds(matrix: np.ndarray, device: Device = "cpu") -> float:
+    """Return how long the leading eigenvectors of the Gram matrix take: the fastest of LAPACK, ARPACK and the GPU's."""
+    doubles = matrix.astype(np.float64)
+    gram = doubles.T @ doubles if matrix.shape[0] >= matrix.shape[1] else doubles @ doubles.T
+    last = len(gram) - 1
+    solvers: dict[str, Callable[[], object]] = {
+        "lapack": lambda: scipy.linalg.eigh(gram, subset_by_index=[last - K + 1, last], check_finite=False),
+        "arpack": lambda: scipy.sparse.linalg.eigsh(gram, k=K),
+    }
+    if torch.device(device).type != "cpu":
+        on_device = torch.from_numpy(gram).to(device)
+        solvers["gpu"] = lambda: torch.linalg.eigh(on_device)
+    return min(alternate(solvers, 2).values())
+
+
+def arithmetic_seconds(matrix: np.ndarray, device: Device = "cpu") -> float:
+    """Return the roofline of the arithmetic: 2 n d² operations, d the smaller side, and two eigensolvers."""
+    n, d = max(matrix.shape), min(matrix.shape)
+    return 2 * n * d**2 / matrix_rate(d, device) + 2 * eigensolver_seconds(matrix, device)
+
+
+def roofline(matrix: np.ndarray, taken: float, device: Device = "cpu") -> Row:
+    """Compare a time with the limit: max(bytes / read rate, operations / matrix rate)."""
+    reading, computing = matrix.nbytes / read_rate(matrix, device), arithmetic_seconds(matrix, device)
+    limit = max(reading, computing)
+    n, d = matrix.shape
+    return Row(
+        "spectra against the roofline",
+        f"{n} x {d}",
+        "reading" if reading > computing else "2 n d² operations and two eigensolvers",
+        taken,
+        limit,
+        limit / taken,
+        Target(">=", 0.6),
+    )
+
+
+# --- consecutive steps --------------------------------------------------------------------------------------------
+
+
+def consecutive_steps(
+    features: Features, shapes: Sequence[tuple[int, int]], bests: Bests, device: Device = "cpu"
+) -> Iterator[Row]:
+    """Decompose the steps of a run one after another, each from where the last one was; others start anew each time.
+
+    Each step's matrix is there before it is timed. The other method takes as long at every step, so it is timed at
+    every fifth, and counted for all.
+    """
+    name = f"spectra of {features.n_steps} consecutive steps"
+    ratios = []
+    for n, d in shapes:
+        n_steps = features.n_steps if n * d <= MOST_ENTRIES else max(2, features.n_steps // 5)
+        if (n, d) not in bests:
+            matrix = features.matrix(n, d, features.n_steps // 2)
+            others = contest(matrix, Reference(matrix), device)
+            bests[n, d] = others.best, others.methods[others.best]
+        against, best = bests[n, d]
+        _check_second_step(features, n, d, device)
+        previous: list[Any] = [None]
+        taken, other = 0.0, []
+        for step in range(1, n_steps + 1):
+            matrix = features.matrix(n, d, step)
+            if step % 5 == 1:
+                other.append(seconds(lambda m=matrix, f=best: f(m)))
+
+            def next_step(matrix: np.ndarray = matrix, previous: list[Any] = previous) -> None:
+                previous[0] = ours(matrix, device, start=previous[0])
+
+            taken += seconds(next_step)
+        ratios.append(median(other) * n_steps / taken)
+        note = "" if n_steps == features.n_steps else f"the first {n_steps} steps only"
+        yield speedup(name, f"{n} x {d}", against, taken, median(other) * n_steps, None, note)
+    yield median_row(name, "median of the shapes, best accurate other", ratios, 2.5)
+
+
+def _check_second_step(features: Features, n: int, d: int, device: Device) -> None:
+    """Require that a step that starts from the one before is as right as one that does not."""
+    previous = None
+    for step in (1, 2):
+        matrix = features.matrix(n, d, step)
+        previous = ours(matrix, device, start=previous)
+    sigma, residual = Reference(matrix).errors(triplets_of(previous))
+    require(
+        sigma <= SIGMA_ERROR and residual <= RESIDUAL,
+        f"spectra of consecutive steps, {n} x {d}: σ error {sigma:.0e}, residual {residual:.0e}",
+    )
