@@ -7,6 +7,7 @@ import ctypes
 import io
 import itertools
 import logging
+import math
 import os
 import select
 import signal
@@ -89,7 +90,9 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
 
 
 def _age() -> float:
-    """Return how many seconds ago this process was started, to the kernel's hundredth."""
+    """Return how many seconds ago this process was started, to the kernel's hundredth; NaN where there is no /proc."""
+    if sys.platform != "linux":
+        return math.nan
     started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 

@@ -413,7 +413,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/parsimony.py": TRAINING,
     "featurespace/weights.py": TRAINING,
     "featurespace/extraction.py": DUMPING | WEIGHING | PROBING_LAYERS,
-    "featurespace/streams.py": DUMPING | WEIGHING | PROBING_LAYERS,
+    "featurespace/streams.py": DUMPING | WEIGHING | PROBING_LAYERS | DECOMPOSING | MEASURING,
     "featurespace/spectra.py": DECOMPOSING | MEASURING | WEIGHING,
     "featurespace/products.py": DECOMPOSING | MEASURING | WEIGHING,
     "featurespace/measures.py": MEASURING | WEIGHING,
