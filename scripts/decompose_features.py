@@ -14,7 +14,7 @@ import xarray as xr
 from featurespace.device import lease_device
 from featurespace.files import write_table
 from featurespace.script import progress, script_edge
-from featurespace.spectra import CENTRINGS, Rows, Spectra, decompose, n_components
+from featurespace.spectra import CENTRINGS, Rows, decompose, n_components
 from featurespace.stores import FeatureStore, drop_pages, store_draft, write_digest, write_group
 from featurespace.streams import read_ahead
 
@@ -59,7 +59,6 @@ def decompose_layer(
         "angle_to_mean_deg": (over, _empty(axes, scratch)),
     }
     for i, seed in enumerate(store.seeds):
-        previous: Spectra | None = None
         for j, step in enumerate(store.steps):
 
             def source(i: int = i, j: int = j) -> Iterator[np.ndarray]:
@@ -73,8 +72,7 @@ def decompose_layer(
                 device=device,
                 name=f"{store.path}, layer {layer}, seed {seed}, step {step}",
             )
-            # Neighbouring steps of one run are alike, and so are their leading vectors.
-            spectra = previous = decompose(rows, vectors=k, whole=whole, start=previous)
+            spectra = decompose(rows, vectors=k, whole=whole)
             variables["singular_value"][1][i, j] = spectra.singular_values
             variables["left_vector"][1][i, j] = spectra.left_vectors
             variables["right_vector"][1][i, j] = spectra.right_vectors

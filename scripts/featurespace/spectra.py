@@ -19,7 +19,7 @@ its square, and the residual of every triplet is measured.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,7 +44,6 @@ GRAM_COST = 0.04
 KRYLOV_COST = 2.0
 REREAD_COST = 12.0  # what the passes of a search cost besides, where the matrix is not kept between them
 FLOAT64_COST = 2.5  # how many times more than that, where the features themselves are float64
-WARM_PASSES = 0.8  # what is left of the passes with a start from a neighbouring step
 
 _EPS = float(np.finfo(np.float64).eps)
 _TINY = float(np.finfo(np.float64).tiny)
@@ -258,9 +257,6 @@ class Spectra:
     angle_to_mean_deg
         (2,), degrees in [0, 90]: of the first left vector to X m, where m is the mean row of the raw matrix and X is
         raw or centred as the vector is. NaN where X m is zero to rounding, as when the mean is.
-    subspace
-        (any number, n_features): directions near the right vectors of both centrings, one past the last too. Where
-        `decompose` may start at the next step of the same network. None where it would not help.
     """
 
     singular_values: np.ndarray
@@ -270,7 +266,6 @@ class Spectra:
     relative_gap: np.ndarray
     residual: np.ndarray
     angle_to_mean_deg: np.ndarray
-    subspace: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 def n_components(n_samples: int, n_features: int, vectors: int, whole: bool) -> int:
@@ -279,7 +274,7 @@ def n_components(n_samples: int, n_features: int, vectors: int, whole: bool) -> 
     return side if whole else min(side, vectors)
 
 
-def decompose(rows: Rows, *, vectors: int, whole: bool = True, start: Spectra | None = None) -> Spectra:
+def decompose(rows: Rows, *, vectors: int, whole: bool = True) -> Spectra:
     """Compute the singular values and the leading singular vectors of a matrix, raw and centred.
 
     Centred means that the mean row has been subtracted from every row.
@@ -294,9 +289,6 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True, start: Spectra | 
     whole
         Whether all singular values are wanted. Those past the leading ones come from the Gram matrix: good to 1e-8
         relative down to 1e-3 of the largest, to about 1e-8 of the largest below.
-    start
-        What an earlier call gave for a matrix of the same width that is not far from this one, such as the step
-        before. It shortens the search and does not change what is found beyond rounding.
 
     Returns
     -------
@@ -319,13 +311,10 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True, start: Spectra | 
         )
     # One more than asked for, since the gap below the last vector is reported too.
     wanted = min(vectors + 1, side)
-    near = None
-    if start is not None and start.subspace is not None and start.subspace.shape[1] == d:
-        near = torch.tensor(start.subspace, device=rows.device)
-    moments, triplets = None, None
-    if not whole and _search_pays(rows, wanted, near is not None):
+    moments, triplets, near = None, None, None
+    if not whole and _search_pays(rows, wanted):
         moments = accumulate(rows, gram=False)
-        triplets, near = _triplets_of_rows(rows, moments, wanted, near)
+        triplets, near = _triplets_of_rows(rows, moments, wanted)
     if triplets is None:
         moments = accumulate(rows)
         triplets = _triplets_of_gram(rows, moments, wanted, whole, near)
@@ -338,7 +327,6 @@ def decompose(rows: Rows, *, vectors: int, whole: bool = True, start: Spectra | 
         relative_gap=np.zeros((2, vectors)),
         residual=np.full((2, vectors), np.nan),
         angle_to_mean_deg=np.full(2, np.nan),
-        subspace=None if whole or d <= DENSE_SIDE else _subspace(triplets),
     )
     for index, centring in enumerate(CENTRINGS):
         n_found = 0
@@ -470,12 +458,12 @@ class _Triplets:
     tail: torch.Tensor | None = None
 
 
-def _search_pays(rows: Rows, wanted: int, started: bool) -> bool:
+def _search_pays(rows: Rows, wanted: int) -> bool:
     """Say whether a search on the rows costs less than their Gram matrix would."""
     side = min(rows.n_samples, rows.n_features)
     if side > GRAM_SIDE:
         return True
-    return _search_cost(rows, wanted) * (WARM_PASSES if started else 1.0) < GRAM_COST * side
+    return _search_cost(rows, wanted) < GRAM_COST * side
 
 
 def _search_cost(rows: Rows, wanted: int) -> float:
@@ -484,7 +472,7 @@ def _search_cost(rows: Rows, wanted: int) -> float:
 
 
 def _triplets_of_rows(
-    rows: Rows, moments: Moments, wanted: int, near: torch.Tensor | None
+    rows: Rows, moments: Moments, wanted: int
 ) -> tuple[dict[str, _Triplets] | None, torch.Tensor | None]:
     """Find the leading triplets by passes over X alone.
 
@@ -506,6 +494,7 @@ def _triplets_of_rows(
     def apply(block: torch.Tensor, exact: bool) -> torch.Tensor:
         return _products(rows, block, centre, exact, scale)[1]
 
+    near = None
     for attempt in range(3):
         found, converged = _search(
             apply,
@@ -708,12 +697,6 @@ def _small_svd(
 def _unit(rows: torch.Tensor) -> torch.Tensor:
     """Scale rows to unit length, in place."""
     return rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=_EPS))
-
-
-def _subspace(triplets: dict[str, _Triplets]) -> np.ndarray | None:
-    if not triplets:
-        return None
-    return _independent(torch.cat([found.right for found in triplets.values()]), 1e-2).cpu().numpy()
 
 
 def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vectors: int, result: Spectra) -> int:

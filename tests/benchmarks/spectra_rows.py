@@ -125,9 +125,9 @@ def with_torch(decompose_one: Callable[[torch.Tensor], Triplets], device: Device
     return run
 
 
-def ours(matrix: np.ndarray, device: Device = "cpu", start: Any = None) -> Any:
+def ours(matrix: np.ndarray, device: Device = "cpu") -> Any:
     """Call `decompose` for the leading vectors."""
-    return decompose(Rows.of(matrix, device=device), vectors=K, whole=False, start=start)
+    return decompose(Rows.of(matrix, device=device), vectors=K, whole=False)
 
 
 def triplets_of(spectra: Any) -> list[Triplets]:
@@ -333,7 +333,7 @@ def roofline(matrix: np.ndarray, taken: float, device: Device = "cpu") -> Row:
 def consecutive_steps(
     features: Features, shapes: Sequence[tuple[int, int]], bests: Bests, device: Device = "cpu"
 ) -> Iterator[Row]:
-    """Decompose the steps of a run one after another, each from where the last one was; others start anew each time.
+    """Decompose the steps of a run one after another.
 
     Each step's matrix is there before it is timed. The other method takes as long at every step, so it is timed at
     every fifth, and counted for all.
@@ -347,31 +347,23 @@ def consecutive_steps(
             others = contest(matrix, Reference(matrix), device)
             bests[n, d] = others.best, others.methods[others.best]
         against, best = bests[n, d]
-        _check_second_step(features, n, d, device)
-        previous: list[Any] = [None]
+        _check_step(features, n, d, device)
         taken, other = 0.0, []
         for step in range(1, n_steps + 1):
             matrix = features.matrix(n, d, step)
             if step % 5 == 1:
                 other.append(seconds(lambda m=matrix, f=best: f(m)))
-
-            def next_step(matrix: np.ndarray = matrix, previous: list[Any] = previous) -> None:
-                previous[0] = ours(matrix, device, start=previous[0])
-
-            taken += seconds(next_step)
+            taken += seconds(lambda m=matrix: ours(m, device))
         ratios.append(median(other) * n_steps / taken)
         note = "" if n_steps == features.n_steps else f"the first {n_steps} steps only"
         yield speedup(name, f"{n} x {d}", against, taken, median(other) * n_steps, None, note)
     yield median_row(name, "median of the shapes, best accurate other", ratios, 2.5)
 
 
-def _check_second_step(features: Features, n: int, d: int, device: Device) -> None:
-    """Require that a step that starts from the one before is as right as one that does not."""
-    previous = None
-    for step in (1, 2):
-        matrix = features.matrix(n, d, step)
-        previous = ours(matrix, device, start=previous)
-    sigma, residual = Reference(matrix).errors(triplets_of(previous))
+def _check_step(features: Features, n: int, d: int, device: Device) -> None:
+    """Require that the spectra of a step are right."""
+    matrix = features.matrix(n, d, 2)
+    sigma, residual = Reference(matrix).errors(triplets_of(ours(matrix, device)))
     require(
         sigma <= SIGMA_ERROR and residual <= RESIDUAL,
         f"spectra of consecutive steps, {n} x {d}: σ error {sigma:.0e}, residual {residual:.0e}",
