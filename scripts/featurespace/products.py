@@ -1,0 +1,37 @@
+"""Gram matrices summed over blocks of rows, half of the arithmetic of the full product."""
+
+import torch
+
+PANEL = 256  # rows of the triangle computed at a time: narrower ones waste less of it, wider ones multiply faster
+
+
+def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add the Gram matrix of some rows to the upper triangle of a sum, in place.
+
+    What lies below the blocks on the diagonal is left as it is: `mirror` fills it in, once all rows have been added.
+
+    Parameters
+    ----------
+    total
+        (n_features, n_features), the sum; of the dtype and on the device of the rows.
+    rows
+        (n_rows, n_features).
+    """
+    size = len(total)
+    if size <= PANEL:
+        total.addmm_(rows.T, rows)
+        return
+    for start in range(0, size, PANEL):
+        stop = min(start + PANEL, size)
+        total[start:stop, start:].addmm_(rows[:, start:stop].T, rows[:, start:])
+
+
+def mirror(total: torch.Tensor) -> None:
+    """Copy the upper triangle of a square matrix to its lower one, in place."""
+    size = len(total)
+    for start in range(0, size, PANEL):
+        stop = min(start + PANEL, size)
+        # Only the block on the diagonal overlaps its own mirror image.
+        block = total[start:stop, start:stop]
+        block.copy_(torch.triu(block) + torch.triu(block, 1).T)
+        total[stop:, start:stop].copy_(total[start:stop, stop:].T)
