@@ -1,8 +1,10 @@
 """Measure compression, discrimination, NC1, numerical rank and norms of every layer at every seed and step."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -12,6 +14,13 @@ from featurespace.measures import measure
 from featurespace.script import progress, script_edge
 from featurespace.spectra import Rows
 from featurespace.stores import FeatureStore
+from featurespace.streams import read_ahead
+
+
+def read_blocks(store: FeatureStore, layer: str, seed_index: int, step_index: int) -> Iterator[np.ndarray]:
+    """Go through one feature matrix in blocks of rows, the next one read while the last is worked on."""
+    return read_ahead(store.blocks(layer, seed_index, step_index), depth=1)
+
 
 if __name__ == "__main__":
     with script_edge(snakemake) as job:
@@ -25,7 +34,7 @@ if __name__ == "__main__":
             for layer, i, j in progress(matrices, "measuring", "matrix"):
                 seed, step = int(store.seeds[i]), int(store.steps[j])
                 rows = Rows(
-                    partial(store.blocks, layer, i, j),
+                    partial(read_blocks, store, layer, i, j),
                     store.n_samples,
                     store.n_features[layer],
                     device=device,

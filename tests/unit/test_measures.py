@@ -10,6 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reference
 
+from featurespace import measures
 from featurespace.errors import FeaturespaceError
 from featurespace.measures import class_scatter, measure, numerical_rank
 from featurespace.spectra import Rows
@@ -62,6 +63,62 @@ def test_more_features_than_samples():
     assert found.nc1 == pytest.approx(reference.nc1(features, labels), rel=1e-10)
     assert (found.nc2_equinorm, found.nc2_equiangular) == pytest.approx(reference.nc2(features, labels), rel=1e-11)
     assert found.numerical_rank == reference.numerical_rank(features)
+
+
+class Counted(Rows):
+    """Rows that count how often they are gone through."""
+
+    passes = 0
+
+    def native(self):
+        self.passes += 1
+        return super().native()
+
+
+@pytest.mark.parametrize("shape", [(240, 12), (40, 90)])
+def test_one_pass_over_the_rows(shape):
+    features, labels = clusters(0.5, 1.0, n=shape[0], d=shape[1])
+    rows = Counted(lambda: np.array_split(features, 5), *shape)
+    measure(rows, labels)
+    assert rows.passes == 1
+
+
+@pytest.mark.parametrize("shape", [(240, 12), (40, 90)])
+def test_a_spectrum_that_is_out_of_reach_leaves_out_the_rank_alone(shape, monkeypatch):
+    features, labels = clusters(0.1, 1.0, n=shape[0], d=shape[1])
+    whole = measure(Rows.of(features, block_rows=11), labels)
+    monkeypatch.setattr(measures, "WHOLE_SIDE", min(shape) - 1)
+    rows = Counted(lambda: np.array_split(features, 7), *shape)
+    found = measure(rows, labels)
+    assert rows.passes == 2
+    assert np.isnan(found.numerical_rank)
+    assert found.compression == pytest.approx(reference.compression(features, labels), rel=1e-11)
+    assert found.nc1 == pytest.approx(reference.nc1(features, labels), rel=1e-10)
+    assert found.frobenius_norm == pytest.approx(whole.frobenius_norm, rel=1e-12)
+    assert found.discrimination == pytest.approx(whole.discrimination, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(600, 24), (60, 700)])
+@pytest.mark.parametrize("block_rows", [11, 1000])
+def test_pieces_cut_classes_anywhere(shape, block_rows, monkeypatch):
+    monkeypatch.setattr(measures, "PIECE_VALUES", 100)
+    monkeypatch.setattr(measures, "PIECE_LENGTH", 17)
+    features, labels = clusters(1e-2, 1.0, 3.0, n=shape[0], d=shape[1])
+    rows = Rows.of(features, block_rows=block_rows)
+    found = measure(rows, labels)
+    assert found.compression == pytest.approx(reference.compression(features, labels), rel=1e-10)
+    assert found.nc1 == pytest.approx(reference.nc1(features, labels), rel=1e-10)
+    assert found.numerical_rank == reference.numerical_rank(features)
+    nearest = np.unique(labels)[class_scatter(rows, labels).nearest(rows)]
+    np.testing.assert_array_equal(nearest, reference.nearest_class_mean(features, labels))
+
+
+def test_the_within_class_gram_matrix():
+    features, labels = clusters(1e-2, 1.0, 3.0, n=700, d=300)
+    within, _ = reference.scatter(features, labels)
+    gram = class_scatter(Rows.of(features, block_rows=90), labels, gram=True).within_gram
+    assert gram is not None
+    np.testing.assert_allclose(gram.numpy(), len(labels) * within, rtol=0, atol=1e-12 * np.trace(within) * len(labels))
 
 
 def test_classes_in_a_flat_space():
