@@ -414,6 +414,8 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/weights.py": TRAINING,
     "featurespace/extraction.py": DUMPING | WEIGHING | PROBING_LAYERS,
     "featurespace/spectra.py": DECOMPOSING | MEASURING | WEIGHING,
+    "featurespace/products.py": MEASURING | WEIGHING | PROBING_LAYERS,
+    "featurespace/streams.py": MEASURING,
     "featurespace/measures.py": MEASURING | WEIGHING,
     "featurespace/network_measures.py": WEIGHING,
     "featurespace/theory.py": PREDICTED,
