@@ -13,6 +13,7 @@ features are never in memory whole. Networks see the training split once to fit 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from featurespace.datasets import SPLITS, PreparedDataset, spread_evenly
 from featurespace.errors import FeaturespaceError
 from featurespace.extraction import FORWARD_ROWS, build_for, layer_widths, pool
 from featurespace.networks import Network, scale_inputs, stacks_of
+from featurespace.products import add_gram
 from featurespace.script import progress
 from featurespace.silhouette import silhouette
 from featurespace.weights import KeptWeights
@@ -36,7 +38,7 @@ Stream = Callable[[np.ndarray, Sequence[str]], Iterator[dict[Key, Tensor]]]
 DENSE_ROWS = 1024  # samples a pass through a network of dense layers: what a matrix product wants
 MOMENT_BYTES = 2**30  # of products that are gathered in one go, unless one layer alone has more
 WIDEST = 16384  # features of a layer: 2 GiB of products
-PANEL = 256  # columns of the products that are computed at a time
+HELD_BYTES = 2**30  # of the features that silhouettes are taken of at a time, unless one layer alone has more
 COLUMNS = (
     "dataset",
     "recipe",
@@ -115,9 +117,7 @@ class Moments:
         block_mean = block.mean(dim=0)
         block -= block_mean
         block_frequencies = one_hot.mean(dim=0)
-        # Half of a symmetric product is enough.
-        for start in range(0, self.n_features, PANEL):
-            self.gram[start:, start : start + PANEL].addmm_(block[:, start:].T, block[:, start : start + PANEL])
+        add_gram(self.gram.T, block)
         self.cross.addmm_(block.T, one_hot - block_frequencies)
         merged = self.count + len(block)
         weight = self.count * len(block) / merged
@@ -204,7 +204,7 @@ def probe_stream(
     ----------
     stream
         The features of rows of the data set. Gone through for the training split twice and for the test split once,
-        and for some of the training samples once a layer.
+        and for some of the training samples once for as many layers as `HELD_BYTES` hold.
     widths
         {layer: number of features}.
     dataset
@@ -255,12 +255,25 @@ def probe_stream(
 
     some = train[spread_evenly(dataset.labels[train], silhouette_samples)]
     silhouettes = {}
-    for layer in layers:
-        blocks = [{key: part.float().cpu().numpy() for key, part in block.items()} for block in stream(some, [layer])]
-        for seed in seeds:
-            key = (seed, layer)
-            silhouettes[key] = silhouette(np.concatenate([block[key] for block in blocks]), dataset.labels[some])
+    for together in held_together(widths, len(seeds), len(some)):
+        blocks = [{key: part.float().cpu().numpy() for key, part in block.items()} for block in stream(some, together)]
+        for key in product(seeds, together):
+            silhouettes[key] = silhouette(np.concatenate([block.pop(key) for block in blocks]), dataset.labels[some])
     return {key: LayerProbe(*accuracies[key], n_train, n_test, silhouettes[key]) for key in keys}
+
+
+def held_together(widths: Mapping[str, int], n_seeds: int, n_samples: int) -> list[list[str]]:
+    """Cut layers into groups whose float32 features of some samples take up to `HELD_BYTES`, or are one layer's."""
+    groups: list[list[str]] = []
+    room = 0
+    for layer, width in widths.items():
+        n_bytes = 4 * width * n_seeds * n_samples
+        if not groups or n_bytes > room:
+            groups.append([])
+            room = HELD_BYTES
+        groups[-1].append(layer)
+        room -= n_bytes
+    return groups
 
 
 def cut(widths: Mapping[str, int], seeds: Sequence[int]) -> Iterator[tuple[dict[str, int], list[int]]]:
@@ -326,7 +339,7 @@ def probe_run(
         of_target = {layer: width for layer, width in widths.items() if layer in layers_of[target]}
         for stack in stacks_of(spec["model"], weights.seeds):
             jobs += [(target, dataset, step, *part) for step in steps for part in cut(of_target, stack)]
-    n_samples = sum(_n_seen(spec, dataset, len(group)) * len(seeds) for _, dataset, _, group, seeds in jobs)
+    n_samples = sum(_n_seen(spec, dataset, group, len(seeds)) for _, dataset, _, group, seeds in jobs)
     found: dict[tuple[str, int, Key], LayerProbe] = {}
     with torch.no_grad(), progress(n_samples, f"probing layers of {spec['recipe']}", "sample") as bar:
         for target, dataset in zip(spec["targets"], datasets, strict=True):
@@ -374,10 +387,11 @@ def probe_run(
     return pd.DataFrame(table, columns=list(COLUMNS))
 
 
-def _n_seen(spec: Mapping[str, Any], dataset: PreparedDataset, n_layers: int) -> int:
-    """Say how many samples pass a network while so many of its layers are probed together."""
+def _n_seen(spec: Mapping[str, Any], dataset: PreparedDataset, group: Mapping[str, int], n_seeds: int) -> int:
+    """Say how many samples pass the networks of some seeds while a group of layers, with widths, is probed."""
     n_train, n_test = (int((dataset.split == SPLITS[split]).sum()) for split in ("train", "test"))
-    return 2 * n_train + n_test + n_layers * min(spec["silhouette_samples"], n_train)
+    n_some = min(spec["silhouette_samples"], n_train)
+    return n_seeds * (2 * n_train + n_test + len(held_together(group, n_seeds, n_some)) * n_some)
 
 
 class _Inputs:

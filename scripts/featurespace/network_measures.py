@@ -54,7 +54,6 @@ from featurespace.weights import KeptWeights
 COLUMNS = ["dataset", "recipe", "block", "seed", "step", "epoch", "layer", "depth", "quantity", "value"]
 OUTPUT = "output"  # the prediction, among the layers that a forward pass gives
 HELD_BYTES = 2**31  # features that are held at a time; a layer that is larger is computed anew at each pass over it
-BLOCK_VALUES = 2**19  # of held features, those that are measured at a time: what a cache holds goes three times as fast
 
 Values = list[tuple[str, str, float]]  # layer ("" for the whole network), quantity, value
 
@@ -115,8 +114,7 @@ def _features_by_layer(
             for layer, buffer in held.items():
                 buffer[start:stop] = taps[layer].cpu().numpy()
         for layer in list(held):
-            block_rows = max(1, BLOCK_VALUES // widths[layer])
-            yield layer, Rows.of(held.pop(layer), device=device, block_rows=block_rows, name=f"{name}, layer {layer}")
+            yield layer, Rows.of(held.pop(layer), device=device, name=f"{name}, layer {layer}")
 
 
 # --- the output -------------------------------------------------------------------------------------------------------

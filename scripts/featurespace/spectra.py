@@ -369,17 +369,6 @@ def accumulate(rows: Rows, *, gram: bool = True) -> Moments:
     )
 
 
-def gram_singular_values(moments: Moments, centring: str) -> np.ndarray:
-    """Return all singular values, (min(n_samples, n_features),), descending, float64, from the Gram matrix.
-
-    Good to 1e-8 relative down to 1e-3 of the largest.
-    """
-    gram = moments.gram(centring)
-    if moments.frobenius_norm[centring] == 0.0:
-        return np.zeros(len(gram))
-    return torch.linalg.eigvalsh(gram).clamp(min=0.0).sqrt().flip(0).cpu().numpy()
-
-
 # --- the Gram matrix ------------------------------------------------------------------------------
 
 

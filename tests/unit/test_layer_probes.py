@@ -189,6 +189,37 @@ def test_the_silhouette_is_that_of_training_samples_spread_over_the_classes():
     assert probed(features, labels).silhouette == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("limit", "groups"),
+    [
+        (1, ["a", "b", "c", "d"]),
+        (4 * 2 * 100 * 5, ["ab", "c", "d"]),
+        (4 * 2 * 100 * 12, ["abc", "d"]),
+        (10**9, ["abcd"]),
+    ],
+)
+def test_layers_are_streamed_together_for_their_silhouettes(monkeypatch, limit, groups):
+    monkeypatch.setattr(layer_probes, "HELD_BYTES", limit)
+    widths, seeds = {"a": 3, "b": 2, "c": 4, "d": 20}, [3, 8]
+    features, labels = clusters(420, 58, 4)
+    parts = np.split(features, np.cumsum([w for _ in seeds for w in widths.values()])[:-1], axis=1)
+    by_key = dict(zip([(seed, layer) for seed in seeds for layer in widths], parts, strict=True))
+    dataset = made_dataset(features, labels, np.arange(420) >= 300, 4)
+    streamed = []
+
+    def stream(rows, layers):
+        if len(rows) == 100:
+            streamed.append("".join(layers))
+        return stream_of(by_key)(rows, layers)
+
+    found = probe_stream(stream, widths, seeds, dataset, CPU, regularisation=1e-3, silhouette_samples=100)
+    assert streamed == groups
+    chosen = spread_evenly(labels[:300], 100)
+    for key, matrix in by_key.items():
+        expected = silhouette_samples(matrix[chosen].astype(np.float32), labels[chosen]).mean()
+        assert found[key].silhouette == pytest.approx(expected, abs=1e-6)
+
+
 def test_one_class_has_neither_accuracy_nor_silhouette():
     features, _ = clusters(420, 20, 4)
     found = probed(features, np.zeros(420, dtype=int), n_classes=1)

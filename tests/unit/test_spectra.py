@@ -12,7 +12,7 @@ import reference
 
 from featurespace import spectra
 from featurespace.errors import FeaturespaceError
-from featurespace.spectra import CENTRINGS, Rows, Spectra, accumulate, decompose, gram_singular_values
+from featurespace.spectra import CENTRINGS, Rows, Spectra, accumulate, decompose
 
 
 def graded(n_samples: int, n_features: int, decades: float, offset: float = 0.4, seed: int = 0) -> np.ndarray:
@@ -210,14 +210,6 @@ def test_the_whole_spectrum_of_what_is_too_large_is_refused(monkeypatch):
     monkeypatch.setattr(spectra, "WHOLE_SIDE", 10)
     with pytest.raises(FeaturespaceError, match="ask for the leading one"):
         decompose(Rows.of(graded(20, 12, 1.0)), vectors=2)
-
-
-def test_singular_values_alone():
-    features = graded(120, 20, 2.0)
-    moments = accumulate(Rows.of(features, block_rows=50))
-    for centring in CENTRINGS:
-        _, values, _ = reference.svd(features, centring)
-        np.testing.assert_allclose(gram_singular_values(moments, centring), values, rtol=1e-9)
 
 
 @pytest.fixture

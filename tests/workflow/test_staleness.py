@@ -415,7 +415,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/extraction.py": DUMPING | WEIGHING | PROBING_LAYERS,
     "featurespace/streams.py": DUMPING | WEIGHING | PROBING_LAYERS | DECOMPOSING | MEASURING,
     "featurespace/spectra.py": DECOMPOSING | MEASURING | WEIGHING,
-    "featurespace/products.py": DECOMPOSING | MEASURING | WEIGHING,
+    "featurespace/products.py": DECOMPOSING | MEASURING | WEIGHING | PROBING_LAYERS,
     "featurespace/measures.py": MEASURING | WEIGHING,
     "featurespace/network_measures.py": WEIGHING,
     "featurespace/theory.py": PREDICTED,
