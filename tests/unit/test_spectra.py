@@ -12,7 +12,7 @@ import reference
 
 from featurespace import spectra
 from featurespace.errors import FeaturespaceError
-from featurespace.spectra import CENTRINGS, Rows, Spectra, accumulate, decompose
+from featurespace.spectra import CENTRINGS, Rows, Spectra, decompose
 
 
 def graded(n_samples: int, n_features: int, decades: float, offset: float = 0.4, seed: int = 0) -> np.ndarray:
