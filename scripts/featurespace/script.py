@@ -79,7 +79,8 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
             log=log,
             device_preference=snakemake.config.get("device", "auto"),
         )
-        logger.info("started in %.2f s, computed for %.2f s", start_up, time.perf_counter() - entered)
+        computed = time.perf_counter() - entered
+        logger.info("started in %.2f s, computed for %.2f s", start_up, computed, extra={"log_only": True})
     except FeaturespaceError as error:
         _fail(f"featurespace: {_one_line(error)}", error, log)
     except KeyboardInterrupt:
@@ -116,10 +117,11 @@ def _fail(line: str, error: BaseException, log: Path | None) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes records to stderr above a progress line, not through it."""
+    """Writes records to stderr above a progress line, not through it; not those that are for the log only."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        if not getattr(record, "log_only", False):
+            tqdm.write(self.format(record), file=sys.stderr)
 
 
 def _start_logging(log: Path | None) -> None:

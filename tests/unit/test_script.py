@@ -67,6 +67,16 @@ assert (job.device_preference, str(job.log)) == ("cpu", "logs/deep/rule.log")
     assert result.stdout == ""
 
 
+def test_the_log_alone_ends_with_how_long_the_job_started_and_computed(tmp_path):
+    preamble = f"import time\ntime.sleep(0.3)\n{PREAMBLE}"
+    result = run_job(tmp_path, "time.sleep(0.2)", preamble)
+    assert result.stderr == ""
+    times = re.search(r"started in (\S+) s, computed for (\S+) s\n$", log_of(tmp_path))
+    started, computed = map(float, times.groups())
+    assert started >= 0.29  # ticks are hundredths of a second
+    assert 0.2 <= computed < 0.2 + 0.3
+
+
 def test_a_device_that_is_not_chosen_is_auto(tmp_path):
     preamble = PREAMBLE.replace('config={"device": "cpu"}', "config={}")
     result = run_job(tmp_path, 'assert job.device_preference == "auto"', preamble)

@@ -83,6 +83,8 @@ def test_the_cifar10_study_ends_in_its_report(tmp_path):
         recipe["model"] = model | ({"width": 12} if "width" in model else {"widths": [12] * len(model["widths"])})
         recipe["schedule"] = {"epochs": 1, "batch_size": 50}
     study["analysis"] = {"embedding": {"depths": [1], "samples": 40}}
+    # the tiny study draws all figures
+    study["figures"] = ["layer_probes", "collapse"]
     workflow = with_files(tmp_path, study, "cifar10", n_train=200, n_test=50)
     workflow.run()
     results = workflow.root / "results" / workflow.name

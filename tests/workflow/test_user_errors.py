@@ -66,6 +66,7 @@ def test_a_job_that_fails_says_why_in_one_line_and_spares_the_others(tmp_path):
     # far beyond what gradient descent can follow: the loss overflows within a few steps
     study["recipes"]["line"]["optimiser"] = {"kind": "sgd", "learning_rate": 1e30}
     study["recipes"]["line"]["schedule"]["epochs"] = 20
+    study |= {"ledgers": [], "figures": ["spectra", "training"], "sweeps": {}}
     workflow = Workflow(tmp_path / "fails", study)
     done = workflow.snakemake()
     assert done.returncode != 0
