@@ -19,7 +19,7 @@ demo: setup ## Run the default study and say where its report is
 test: setup ## Run all tests
 	@.venv/bin/pytest -n $(WORKERS) --dist worksteal tests
 
-bench: setup ## Compare speed and memory with the alternatives, 15 minutes: docs/performance.md (ARGS=--help)
+bench: setup ## Compare speed and memory with the alternatives: docs/performance.md (ARGS=--help)
 	$(BENCHMARKS) bench $(ARGS)
 
 bench-large: setup ## Decompose a matrix far beyond memory (11 GB of disk: ARGS="--scratch /where")

@@ -590,17 +590,7 @@ def _ritz_on_rows(
         left, right = _unit(left), _unit(turn @ basis)
         misfit = (turn @ image) / values.clamp(min=_TINY)[:, None] - values[:, None] * right
         result[centring] = _Triplets(left, values, right, torch.linalg.vector_norm(misfit, dim=1), along_mean)
-    faint = {c: t for c, t in result.items() if _is_faint(t.values, rows)}
-    if faint:
-        images = _transposed_times(rows, torch.cat([t.left for t in faint.values()]), centre)
-        for (centring, triplets), image in zip(
-            faint.items(), images.split([len(t.left) for t in faint.values()]), strict=True
-        ):
-            if centring == "raw":
-                image = image + torch.outer(triplets.left.sum(dim=1), mean)
-            misfit = torch.linalg.vector_norm(image - triplets.values[:, None] * triplets.right, dim=1)
-            result[centring] = replace(triplets, misfit=misfit)
-    return result
+    return _with_real_residuals(rows, moments, result, on_samples=False)
 
 
 def _ritz_on_samples(
@@ -631,17 +621,27 @@ def _ritz_on_samples(
         left, right = _unit(left), _unit(right)
         misfit = (turn @ image) / values.clamp(min=_TINY)[:, None] - values[:, None] * left
         result[centring] = _Triplets(left, values, right, torch.linalg.vector_norm(misfit, dim=1), along_mean)
-    faint = {c: t for c, t in result.items() if _is_faint(t.values, rows)}
-    if faint:
-        images = _times(rows, torch.cat([t.right for t in faint.values()]), centre)
-        for (centring, triplets), image in zip(
-            faint.items(), images.split([len(t.right) for t in faint.values()]), strict=True
-        ):
-            if centring == "raw":
-                image = image + (triplets.right @ mean)[:, None]
-            misfit = torch.linalg.vector_norm(image - triplets.values[:, None] * triplets.left, dim=1)
-            result[centring] = replace(triplets, misfit=misfit)
-    return result
+    return _with_real_residuals(rows, moments, result, on_samples=True)
+
+
+def _with_real_residuals(
+    rows: Rows, moments: Moments, triplets: dict[str, _Triplets], on_samples: bool
+) -> dict[str, _Triplets]:
+    """Measure the residuals of centrings with faint values by a pass over X; leave the others as they are."""
+    faint = {c: t for c, t in triplets.items() if _is_faint(t.values, rows)}
+    if not faint:
+        return triplets
+    given = [t.right if on_samples else t.left for t in faint.values()]
+    multiply = _times if on_samples else _transposed_times
+    images = multiply(rows, torch.cat(given), _Centre.of(moments)).split([len(vectors) for vectors in given])
+    measured = dict(triplets)
+    for (centring, found), vectors, image in zip(faint.items(), given, images, strict=True):
+        expected = found.values[:, None] * (found.left if on_samples else found.right)
+        if centring == "raw":
+            of_mean = (vectors @ moments.mean)[:, None] if on_samples else vectors.sum(1, keepdim=True) * moments.mean
+            image = image + of_mean
+        measured[centring] = replace(found, misfit=torch.linalg.vector_norm(image - expected, dim=1))
+    return measured
 
 
 def _is_faint(values: torch.Tensor, rows: Rows) -> bool:
