@@ -134,6 +134,10 @@ class _Affine(torch.autograd.Function):
         )
 
 
+# The axis of the one seed is squeezed out, never indexed: the gradient of `x[0]` is copied into zeros that have lost the
+# layout of their channels, and all layers below then go the slow way.
+
+
 class Convolution(Layer):
     """3 x 3, padded: (1, B, c_in, h, w) -> (1, B, c_out, ceil(h / stride), ceil(w / stride))."""
 
@@ -142,8 +146,9 @@ class Convolution(Layer):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias[0]
-        return F.conv2d(x[0], channels_last(self.weight[0]), bias, stride=self.stride, padding=1)[None]
+        bias = None if self.bias is None else self.bias.squeeze(0)
+        weight = channels_last(self.weight.squeeze(0))
+        return F.conv2d(x.squeeze(0), weight, bias, stride=self.stride, padding=1)[None]
 
 
 class TransposedConvolution(Layer):
@@ -156,9 +161,8 @@ class TransposedConvolution(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None
-        return F.conv_transpose2d(
-            x[0], self.weight[0], self.bias[0], stride=2, padding=1, output_padding=self.output_padding
-        )[None]
+        x, weight, bias = x.squeeze(0), self.weight.squeeze(0), self.bias.squeeze(0)
+        return F.conv_transpose2d(x, weight, bias, stride=2, padding=1, output_padding=self.output_padding)[None]
 
 
 class BatchNorm(nn.Module):
@@ -179,7 +183,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # the S sets of features are channels side by side: (B, S d) or (B, c, h, w)
-        channels = x[0] if x.ndim == 5 else x.transpose(0, 1).flatten(1)
+        channels = x.squeeze(0) if x.ndim == 5 else x.transpose(0, 1).flatten(1)
         normalised = F.batch_norm(
             channels,
             self.running_mean.view(-1),
@@ -349,13 +353,13 @@ class Cnn(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
         taps = {}
-        h = channels_last(x[0])[None]  # (1, B, c, h, w)
+        h = channels_last(x.squeeze(0))[None]  # (1, B, c, h, w)
         for i in range(1, self.n_convolutions + 1):
             h = self[f"conv{i}"](h)
             if f"norm{i}" in self:
                 h = self[f"norm{i}"](h)
             # the rectifier and the maximum commute, and after the maximum there is a quarter to rectify
-            taps[f"conv{i}"] = h = F.relu(F.max_pool2d(h[0], 2))[None]
+            taps[f"conv{i}"] = h = F.relu(F.max_pool2d(h.squeeze(0), 2))[None]
         taps["hidden"] = h = F.relu(self["hidden"](h.flatten(2)))  # (1, B, hidden)
         return self.predict(h), taps
 
@@ -383,7 +387,7 @@ class Autoencoder(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
         taps = {}
-        h = channels_last(x[0])[None]  # (1, B, c, h, w)
+        h = channels_last(x.squeeze(0))[None]  # (1, B, c, h, w)
         for i in range(1, self.n_convolutions + 1):
             taps[f"conv{i}"] = h = F.relu(self[f"conv{i}"](h))
         taps["latent"] = h = self["latent"](h.flatten(2))  # (1, B, latent)
@@ -423,7 +427,7 @@ class SingleSeed(Network):
         try:
             for store, name, tensor in whole:
                 store[name] = tensor.squeeze(0)
-            prediction, taps = self.module(channels_last(x[0]))
+            prediction, taps = self.module(channels_last(x.squeeze(0)))
         finally:
             for store, name, tensor in whole:
                 store[name] = tensor

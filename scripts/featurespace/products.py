@@ -18,6 +18,12 @@ def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
         (n_rows, n_features).
     """
     size = len(total)
+    if rows.device.type == "cpu" and torch.get_num_threads() == 1 and len(rows) >= size:
+        # NumPy has BLAS compute a triangle, for which torch has no function. With more threads, its library's and
+        # torch's would keep each other from computing.
+        values = rows.numpy()
+        total += torch.from_numpy(values.T @ values)
+        return
     if size <= PANEL:
         total.addmm_(rows.T, rows)
         return

@@ -76,8 +76,8 @@ def thousand_runs(ledgers: bool = False) -> dict[str, Any]:
     return study | ({"ledgers": ["p-vectors", "layerwise"]} if ledgers else {})
 
 
-def finish(workflow: Workflow) -> int:
-    """Make a placeholder for every output of a study, have Snakemake record them as made, and count them."""
+def finish(workflow: Workflow) -> tuple[int, int]:
+    """Make a placeholder for every output of a study and have Snakemake record them as made; count jobs and outputs."""
     listed = workflow.snakemake("--detailed-summary")
     assert listed.returncode == 0, listed.stderr
     rows = list(csv.DictReader(io.StringIO(listed.stdout), delimiter="\t"))
@@ -93,7 +93,8 @@ def finish(workflow: Workflow) -> int:
         [sys.executable, "-c", TOUCH], cwd=workflow.root, capture_output=True, text=True, check=False
     )
     assert touched.returncode == 0, touched.stderr
-    return len(rows)
+    # A job has one log, whatever it makes.
+    return len({row["log-file(s)"] for row in rows}), len(rows)
 
 
 def time_dry_run(root: Path) -> tuple[float, float]:
@@ -120,15 +121,15 @@ def measure(ledgers: bool = False, repeats: int = 3) -> dict[str, float]:
     Returns
     -------
     dict
-        How many `outputs` the study has, and the medians `wall_s` and `cpu_s` in seconds.
+        How many `jobs` and `outputs` the study has, and the medians `wall_s` and `cpu_s` in seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         workflow = Workflow(Path(folder) / "thousand", thousand_runs(ledgers))
-        outputs = finish(workflow)
+        jobs, outputs = finish(workflow)
         time_dry_run(workflow.root)  # compiles what no Snakemake has imported before
         times = [time_dry_run(workflow.root) for _ in range(repeats)]
     wall, cpu = (statistics.median(values) for values in zip(*times, strict=True))
-    return {"outputs": outputs, "wall_s": wall, "cpu_s": cpu}
+    return {"jobs": jobs, "outputs": outputs, "wall_s": wall, "cpu_s": cpu}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import psutil
 import torch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zarr", "snakemake")
+SETTLE_SECONDS = 0.3
 COLUMNS = ("row", "case", "ours", "against", "other", "unit", "ratio", "target", "met", "note")
 
 
@@ -114,6 +115,15 @@ def cost(
 # --- timing -------------------------------------------------------------------------------------------------------
 
 
+def settle() -> None:
+    """Wait until the threads of what was called before have gone to sleep.
+
+    OpenBLAS, NumPy's and SciPy's, keeps its own waiting busily for a while after a call, torch's for a shorter one:
+    whoever is called at once by another library pays for it, a multiple where the call is short.
+    """
+    time.sleep(SETTLE_SECONDS)
+
+
 def seconds(function: Callable[[], object]) -> float:
     """Return how long a call takes, what a GPU still computes when it returns included."""
     start = time.perf_counter()
@@ -137,6 +147,7 @@ def alternate(functions: Mapping[str, Callable[[], object]], repetitions: int) -
     gc.collect()  # what others have left is not theirs to clear
     for repetition in range(repetitions):
         for name in list(functions)[:: -1 if repetition % 2 else 1]:
+            settle()
             times[name].append(seconds(functions[name]))
     return {name: statistics.median(taken) for name, taken in times.items()}
 

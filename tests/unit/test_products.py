@@ -7,7 +7,16 @@ import torch
 from featurespace.products import PANEL, add_gram, mirror
 
 
+@pytest.fixture(params=[1, 2])
+def n_threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("n_features", [1, 7, PANEL, PANEL + 1, 2 * PANEL + 77])
+@pytest.mark.usefixtures("n_threads")  # one thread takes another way than two
 def test_the_sum_over_blocks_is_the_gram_matrix(n_features):
     rows = np.random.default_rng(0).normal(size=(90, n_features))
     total = torch.zeros((n_features, n_features), dtype=torch.float64)
