@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from featurespace.device import lease_device
+from featurespace.device import lease_device, return_freed_memory
 from featurespace.files import write_table
 from featurespace.script import progress, script_edge
 from featurespace.spectra import CENTRINGS, Rows, decompose, n_components
@@ -19,6 +19,7 @@ from featurespace.stores import FeatureStore, drop_pages, store_draft, write_dig
 from featurespace.streams import read_ahead
 
 TABLE_COMPONENTS = 20
+PLURALS = {"singular_value": "singular_values", "left_vector": "left_vectors", "right_vector": "right_vectors"}
 MEMORY_BYTES = 2**22  # arrays past this size are kept in a scratch file until they are written
 
 
@@ -73,15 +74,10 @@ def decompose_layer(
                 name=f"{store.path}, layer {layer}, seed {seed}, step {step}",
             )
             spectra = decompose(rows, vectors=k, whole=whole)
-            variables["singular_value"][1][i, j] = spectra.singular_values
-            variables["left_vector"][1][i, j] = spectra.left_vectors
-            variables["right_vector"][1][i, j] = spectra.right_vectors
-            variables["frobenius_norm"][1][i, j] = spectra.frobenius_norm
-            variables["relative_gap"][1][i, j] = spectra.relative_gap
-            variables["residual"][1][i, j] = spectra.residual
-            variables["angle_to_mean_deg"][1][i, j] = spectra.angle_to_mean_deg
-            for _, array in variables.values():
+            for name, (_, array) in variables.items():
+                array[i, j] = getattr(spectra, PLURALS.get(name, name))
                 drop_pages(array)
+            del rows, spectra  # or they would be there beside the next ones
             done.update()
     return xr.Dataset(
         variables,
@@ -151,6 +147,7 @@ if __name__ == "__main__":
             write_group(draft, "", xr.Dataset(attrs=root))
             for layer in store.layers:
                 spectra = decompose_layer(store, layer, job.params, device, draft.parent, done)
+                return_freed_memory()
                 # One vector of all steps lies together: that is how `compare_runs` reads them.
                 write_group(draft, layer, spectra, {"seed": 1, "centring": 1, "vector": 1})
                 tables.append(tabulate_layer(spectra, identity, layer))

@@ -90,7 +90,7 @@ def set_exact_arithmetic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler: 2 s
     # That mode also writes NaN into all memory that is taken: half the time of a small convolutional network.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def keep_freed_memory() -> None:
@@ -103,6 +103,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc accepts
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def return_freed_memory() -> None:
+    """Hand what `keep_freed_memory` has kept back to the kernel: before a stage that needs memory of other sizes."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 @contextmanager

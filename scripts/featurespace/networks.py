@@ -134,8 +134,8 @@ class _Affine(torch.autograd.Function):
         )
 
 
-# The axis of the one seed is squeezed out, never indexed: the gradient of `x[0]` is copied into zeros that have lost the
-# layout of their channels, and all layers below then go the slow way.
+# The axis of the one seed is squeezed out, never indexed: the gradient of `x[0]` is copied into zeros that have lost
+# the layout of their channels, and all layers below then go the slow way.
 
 
 class Convolution(Layer):

@@ -26,7 +26,8 @@ FULL_SVD_SIZE = 6e8  # n d min(n, d) up to which a full decomposition is worth w
 ROOFLINE_SIZE = 20_000 * 512  # entries from which on the share of the roofline counts
 ITERATIONS = (8, 16, 32)  # of randomised methods that are not accurate as they are
 MOST_ENTRIES = 20_000 * 512  # of a matrix of which all steps are timed; of a larger one, the first fifth
-REPETITION_SECONDS = 6.0  # of ours and the two fastest others together, a shape
+RANDOMISED_ENTRIES = 20_000 * 512  # of a matrix that randomised methods get more iterations on, a minute of them
+REPETITION_SECONDS = 4.0  # of ours and the two fastest others together, a shape
 QUICK_SECONDS = 0.2
 MOST_REPETITIONS = 7
 
@@ -212,10 +213,11 @@ def contest(matrix: np.ndarray, reference: Reference, device: Device = "cpu") ->
     """Try every other method once, and keep its time by whether its result is accurate enough.
 
     A randomised method that is not, as it is called by default, is tried with more iterations until it is or takes
-    longer than the best. On a GPU there are torch's methods only.
+    longer than the best, on matrices that are not the largest. On a GPU there are torch's methods only.
     """
     n, d = matrix.shape
     is_small = n * d * min(n, d) <= FULL_SVD_SIZE
+    iterations = ITERATIONS if n * d <= RANDOMISED_ENTRIES else ()
     result = Contest()
 
     def enter(name: str, method: Method) -> bool:
@@ -237,12 +239,12 @@ def contest(matrix: np.ndarray, reference: Reference, device: Device = "cpu") ->
             enter("scipy svd", with_numpy(scipy_svd))
         enter("scipy svds", with_numpy(svds))
         if not enter("randomized_svd", with_numpy(scikit_randomized("auto"))):
-            any(enter(f"randomized_svd, {i} iterations", with_numpy(scikit_randomized(i))) for i in ITERATIONS)
+            any(enter(f"randomized_svd, {i} iterations", with_numpy(scikit_randomized(i))) for i in iterations)
     else:
         enter("torch covariance eigh", with_torch(torch_covariance_eigh, device))
         enter("torch svd", with_torch(torch_svd, device))
     if not enter("svd_lowrank", with_torch(torch_lowrank(2), device)):
-        any(enter(f"svd_lowrank, {i} iterations", with_torch(torch_lowrank(i), device)) for i in ITERATIONS)
+        any(enter(f"svd_lowrank, {i} iterations", with_torch(torch_lowrank(i), device)) for i in iterations)
     return result
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from featurespace.config import parse_study
 from featurespace.plan import Plan
 
@@ -22,7 +24,7 @@ def run_script(
     threads: int,
     device: str = "cpu",
 ) -> None:
-    """Run a rule's script in this process.
+    """Run a rule's script in this process, whose number of threads is afterwards what it was before.
 
     Raises
     ------
@@ -38,12 +40,14 @@ def run_script(
         log=[],
     )
     said = io.StringIO()
+    n_threads = torch.get_num_threads()
     try:
         with contextlib.redirect_stderr(said):
             runpy.run_path(str(SCRIPTS / f"{script}.py"), {"snakemake": job}, run_name="__main__")
     except SystemExit as error:
         raise RuntimeError(f"{script}: {said.getvalue()}") from error
     finally:
+        torch.set_num_threads(n_threads)
         # what a job says goes to its log; what comes after it says nothing
         logging.getLogger().handlers.clear()
         logging.getLogger().setLevel(logging.WARNING)
