@@ -1,7 +1,7 @@
 # `make demo` and `make test` each work as the very first command on a fresh clone, and again.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-large bench-gpu bench-scaling lint format generated lock clean
+.PHONY: help setup demo test faults bench bench-large bench-gpu bench-scaling lint format generated lock clean
 
 WORKERS ?= 2
 BENCHMARKS = @PYTHONPATH=scripts:tests .venv/bin/python -m benchmarks
@@ -18,6 +18,11 @@ demo: setup ## Run the default study and say where its report is
 
 test: setup ## Run all tests
 	@.venv/bin/pytest -n $(WORKERS) --dist worksteal tests
+
+faults: setup ## Cause every fault, and make the table of docs/reliability.md (hours: every stage is killed 30 times)
+	@mkdir -p results && rm -f results/faults.jsonl
+	@FEATURESPACE_FAULTS=$(CURDIR)/results/faults.jsonl .venv/bin/pytest -n $(WORKERS) --dist worksteal tests/faults tests/slurm
+	@.venv/bin/python docs/make_reliability.py results/faults.jsonl
 
 bench: setup ## Compare speed and memory with the alternatives: docs/performance.md (ARGS=--help)
 	$(BENCHMARKS) bench $(ARGS)

@@ -14,8 +14,8 @@ rule test_claims:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         spec=PLAN.test_claims(),
         code=code_of(

@@ -1,10 +1,13 @@
 # Requires: `config`, as Snakemake merged it.
 # Makes: STUDY and PLAN (the validated study and its jobs), and helpers that the rules share. No rule is here.
 
+import bisect
 import gc
 import inspect
 import os
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from featurespace.closure import CodeIndex
@@ -74,6 +77,11 @@ def of_wildcards(function):
     """Write a function's signature down: Snakemake looks at it several times a job, and would work it out each time."""
     function.__signature__ = inspect.signature(function)
     return function
+
+
+def growing(amount):
+    """Ask for so much of a resource, and for as much again at every further attempt of a job that failed."""
+    return of_wildcards(lambda wildcards, attempt: amount * attempt)
 
 
 def of_dataset(name):
@@ -146,3 +154,40 @@ def evidence():
             "layer_probes": of_runs("layer_probes.csv", PLAN.probed_recipes),
         }
     return tables
+
+
+def refuse_what_cannot_be_written():
+    """Leave in one line if the results' directory, or what it would be made in, is read-only; Snakemake would say it
+    in forty.
+    """
+    place = Path("results", STUDY.study)
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        sys.exit(f"featurespace: {place} cannot be written to (it is read-only, or somebody else's); nothing was run")
+
+
+def date_nothing_later_than_now():
+    """Date what was made when the clock was ahead to just before now, in the order in which it was made.
+
+    Snakemake fails every job whose output would be older than an input.
+    """
+    now = time.time_ns()
+    later = []
+    for top in (Path("results", STUDY.study), Path("data")):
+        for folder, folders, files in os.walk(top):
+            if Path(folder).suffix == ".zarr" or Path(folder).name == "weights":
+                folders.clear()
+                files = [name for name in files if name == ".snakemake_timestamp"]
+            paths = [Path(folder, name) for name in files]
+            later += [(date, path) for path in paths if path.exists() and (date := path.stat().st_mtime_ns) > now]
+    dates = sorted({date for date, _ in later})
+    for date, path in later:
+        moment = now - 1000 * (len(dates) - bisect.bisect_left(dates, date))
+        with suppress(PermissionError):  # somebody else's, in a directory that is shared
+            os.utime(path, ns=(moment, moment))
+
+
+onstart:
+    refuse_what_cannot_be_written()
+    date_nothing_later_than_now()

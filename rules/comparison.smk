@@ -18,8 +18,8 @@ rule compare_runs:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         spec=PLAN.compare_runs(),
         code=code_of("compare_runs.py"),
@@ -44,8 +44,8 @@ rule compare_subspaces:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         spec=PLAN.compare_subspaces(),
         code=code_of("compare_subspaces.py"),
@@ -75,8 +75,8 @@ rule tabulate_entries:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         spec=PLAN.tabulate_entries(),
         code=code_of("tabulate_entries.py"),
@@ -101,8 +101,8 @@ rule compare_similarity:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=12000,
-        runtime=720,
+        mem_mb=growing(12000),
+        runtime=growing(720),
     params:
         spec=PLAN.compare_similarity(),
         code=code_of("compare_similarity.py"),
@@ -127,8 +127,8 @@ rule assess_sensitivity:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         spec=PLAN.assess_sensitivity(),
         code=code_of("assess_sensitivity.py"),
@@ -154,8 +154,8 @@ rule correlate_population:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         spec=PLAN.correlate_population(),
         code=code_of("correlate_population.py"),

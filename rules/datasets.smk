@@ -12,8 +12,8 @@ rule retrieve_dataset:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=500,
-        runtime=60,
+        mem_mb=growing(500),
+        runtime=growing(60),
     params:
         # Where the files come from is not a parameter: their checksums are known, so it changes nothing.
         spec=lambda w: {"kind": w.kind},
@@ -37,8 +37,8 @@ rule prepare_dataset:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=lambda w: PLAN.prepare_dataset(w.dataset),
         code=code_of("prepare_dataset.py"),

@@ -17,8 +17,8 @@ rule dump_inputs:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=lambda w: PLAN.dump_inputs(w.dataset),
         code=code_of("dump_inputs.py"),
@@ -47,8 +47,8 @@ rule dump_features:
         "../envs/featurespace.yaml"
     threads: threads_of_recipe
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         spec=of_run(PLAN.dump_features),
         code=code_of("dump_features.py"),
@@ -77,8 +77,8 @@ rule dump_ends:
         "../envs/featurespace.yaml"
     threads: threads_of_recipe
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         spec=of_run(PLAN.dump_ends),
         code=code_of("dump_ends.py"),
@@ -106,8 +106,8 @@ rule draw_noise:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=of_run(PLAN.draw_noise),
         code=code_of("draw_noise.py"),
@@ -130,8 +130,8 @@ rule probe_run:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         spec=PLAN.probe_run(),
         code=code_of("probe_run.py"),

@@ -20,8 +20,8 @@ rule plot_angle_dynamics:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("angle_dynamics"),
         code=code_of("plot_angle_dynamics.py"),
@@ -49,8 +49,8 @@ rule plot_angle_matrix:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("angle_matrix"),
         code=code_of("plot_angle_matrix.py"),
@@ -78,8 +78,8 @@ rule plot_spectra:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("spectra"),
         code=code_of("plot_spectra.py"),
@@ -108,8 +108,8 @@ rule plot_layers:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("layers"),
         code=code_of("plot_layers.py"),
@@ -137,8 +137,8 @@ rule plot_training:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("training"),
         code=code_of("plot_training.py"),
@@ -166,8 +166,8 @@ rule plot_reference_angles:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("reference_angles"),
         code=code_of("plot_reference_angles.py"),
@@ -195,8 +195,8 @@ rule plot_early_angles:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("early_angles"),
         code=code_of("plot_early_angles.py"),
@@ -225,8 +225,8 @@ rule plot_mean_control:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("mean_control"),
         code=code_of("plot_mean_control.py"),
@@ -254,8 +254,8 @@ rule plot_permutation_null:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("permutation_null"),
         code=code_of("plot_permutation_null.py"),
@@ -283,8 +283,8 @@ rule plot_training_effect:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("training_effect"),
         code=code_of("plot_training_effect.py"),
@@ -312,8 +312,8 @@ rule plot_shuffled_labels:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("shuffled_labels"),
         code=code_of("plot_shuffled_labels.py"),
@@ -341,8 +341,8 @@ rule plot_explained_variance:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("explained_variance"),
         code=code_of("plot_explained_variance.py"),
@@ -371,8 +371,8 @@ rule plot_entry_densities:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("entry_densities"),
         code=code_of("plot_entry_densities.py"),
@@ -401,8 +401,8 @@ rule plot_entry_samples:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("entry_samples"),
         code=code_of("plot_entry_samples.py"),
@@ -430,8 +430,8 @@ rule plot_subspace_angles:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("subspace_angles"),
         code=code_of("plot_subspace_angles.py"),
@@ -460,8 +460,8 @@ rule plot_data_angle_accuracy:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("data_angle_accuracy"),
         code=code_of("plot_data_angle_accuracy.py"),
@@ -490,8 +490,8 @@ rule plot_indicators:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("indicators"),
         code=code_of("plot_indicators.py"),
@@ -519,8 +519,8 @@ rule plot_similarity:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("similarity"),
         code=code_of("plot_similarity.py"),
@@ -548,8 +548,8 @@ rule plot_sensitivity:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("sensitivity"),
         code=code_of("plot_sensitivity.py"),
@@ -577,8 +577,8 @@ rule plot_layer_theory:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("layer_theory"),
         code=code_of("plot_layer_theory.py"),
@@ -606,8 +606,8 @@ rule plot_law_sweep:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("law_sweep"),
         code=code_of("plot_law_sweep.py"),
@@ -635,8 +635,8 @@ rule plot_assumptions:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("assumptions"),
         code=code_of("plot_assumptions.py"),
@@ -666,8 +666,8 @@ rule plot_layer_probes:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("layer_probes"),
         code=code_of("plot_layer_probes.py"),
@@ -697,8 +697,8 @@ rule plot_normalisation_modes:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("normalisation_modes"),
         code=code_of("plot_normalisation_modes.py"),
@@ -728,8 +728,8 @@ rule plot_collapse:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("collapse"),
         code=code_of("plot_collapse.py"),
@@ -758,8 +758,8 @@ rule plot_embeddings:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("embeddings"),
         code=code_of("plot_embeddings.py"),
@@ -788,8 +788,8 @@ rule plot_linear_depth:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("linear_depth"),
         code=code_of("plot_linear_depth.py"),
@@ -819,8 +819,8 @@ rule plot_transfer:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=PLAN.plot("transfer"),
         code=code_of("plot_transfer.py"),

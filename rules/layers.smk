@@ -17,8 +17,8 @@ rule measure_layers:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         spec=PLAN.measure_layers(),
         code=code_of("measure_layers.py"),
@@ -46,8 +46,8 @@ rule measure_networks:
         "../envs/featurespace.yaml"
     threads: threads_of_recipe
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         spec=of_run(PLAN.measure_networks),
         code=code_of("measure_networks.py"),
@@ -76,8 +76,8 @@ rule predict_layers:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         spec=of_run(PLAN.predict_layers),
         code=code_of("predict_layers.py"),
@@ -105,8 +105,8 @@ rule probe_layers:
         "../envs/featurespace.yaml"
     threads: threads_of_recipe
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         spec=of_run(PLAN.probe_layers),
         code=code_of("probe_layers.py"),
@@ -133,8 +133,8 @@ rule embed_layers:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         spec=PLAN.embed_layers(),
         code=code_of("embed_layers.py"),

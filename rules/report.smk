@@ -12,8 +12,8 @@ rule write_study:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=growing(500),
+        runtime=growing(5),
     params:
         spec=PLAN.write_study(),
         code=code_of("write_study.py"),
@@ -36,8 +36,8 @@ rule tabulate_runs:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         spec=PLAN.tabulate_runs(),
         code=code_of("tabulate_runs.py"),
@@ -64,8 +64,8 @@ rule write_report:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         spec=PLAN.write_report(COMMAND),
         code=code_of(

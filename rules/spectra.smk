@@ -17,8 +17,8 @@ rule decompose_features:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         spec=PLAN.decompose_features(),
         code=code_of("decompose_features.py"),

@@ -21,8 +21,8 @@ rule train_run:
     # The number of threads changes the last bits of the weights, so the recipe decides it.
     threads: threads_of_recipe
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=growing(4000),
+        runtime=growing(720),
     params:
         spec=of_run(PLAN.train_run),
         code=code_of("train_run.py"),

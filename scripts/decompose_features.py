@@ -1,5 +1,6 @@
 """Decompose every layer at every seed and step, raw and centred: spectra as a store, and their heads as a table."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -122,6 +123,9 @@ def _empty(shape: tuple[int, ...], scratch: Path) -> np.ndarray:
     if 8 * prod(shape) <= MEMORY_BYTES:
         return np.empty(shape)
     with tempfile.TemporaryFile(dir=scratch) as file:
+        # Taken now: writing to a mapped file that the disk has no room for kills the process without a word.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, 8 * prod(shape))
         return np.memmap(file, dtype=np.float64, mode="w+", shape=shape)
 
 

@@ -1,9 +1,7 @@
 """Tabulate the entries of P-vectors: moments, densities, and the samples at both ends with their images."""
 
 import io
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from featurespace.entries import (
     summarise,
     tabulate_densities,
 )
-from featurespace.files import full_disk_named, write_table
+from featurespace.files import write_bytes_atomically, write_table
 from featurespace.script import progress, script_edge
 from featurespace.sources import Source, open_sources
 
@@ -85,14 +83,7 @@ def write_images(path: str, images: Mapping[str, np.ndarray]) -> None:
     """Write arrays as an `npz`, whole or not at all; the bytes depend on nothing but the arrays."""
     archive = io.BytesIO()
     np.savez(archive, **images)  # its members are dated 1980
-    draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    with full_disk_named(path):
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.write_bytes(archive.getvalue())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+    write_bytes_atomically(path, archive.getvalue())
 
 
 def _stack(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

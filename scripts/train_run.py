@@ -1,6 +1,5 @@
 """Train a recipe's block of seeds; write the weights it keeps, their digest and its history."""
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,7 @@ from featurespace.files import write_table
 from featurespace.script import script_edge
 from featurespace.stores import read_digest
 from featurespace.training import HISTORY_COLUMNS, resume_folder, train_block
-from featurespace.weights import publish
+from featurespace.weights import forget_when_taken, publish
 
 if __name__ == "__main__":
     with script_edge(snakemake) as job, lease_device(job.device_preference) as device:
@@ -28,4 +27,4 @@ if __name__ == "__main__":
         run = train_block(job.params, load_dataset(job.input.dataset, job.input.dataset_digest), device, folder)
         write_table(job.output.history, pd.DataFrame(run.history, columns=HISTORY_COLUMNS))
         publish(run.weights, weights, job.output.digest, run.facts)
-        shutil.rmtree(folder)
+        forget_when_taken(folder)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
+import math
 import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -73,6 +75,11 @@ NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=48)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+# More would be a slip of the keyboard, and fill the memory before anything is checked.
+MOST = 10_000
+Depth = Annotated[int, Field(ge=1, le=MOST)]
+SeedCount = Annotated[int, Field(ge=1, le=MOST)]
+LegacySeed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy's old generators take, which libraries still use
 # strict: YAML's `yes`, `1` and "1" must not slide into one another
 StrictBool = Annotated[bool, Field(strict=True)]
 
@@ -159,7 +166,7 @@ class Digits(ImageSection):
 
     kind: Literal["digits"] = Field(description="Which data set.")
     test_fraction: float = Field(0.25, gt=0, lt=1, description="Share of each class held out for testing.")
-    split_seed: Count = Field(0, description="Seed of the stratified split.")
+    split_seed: LegacySeed = Field(0, description="Seed of the stratified split.")
 
 
 class Orthonormal(DatasetSection):
@@ -227,7 +234,9 @@ class Linear(Section):
     """A deep linear network without biases; layers `linear1`, ... (the classifier's output is not one)."""
 
     kind: Literal["linear"] = Field(description="Which architecture.")
-    depth: Annotated[int, Field(ge=2)] = Field(4, description="L: number of weight matrices, the classifier's too.")
+    depth: Annotated[int, Field(ge=2, le=MOST)] = Field(
+        4, description="L: number of weight matrices, the classifier's too."
+    )
     width: PositiveInt = Field(64, description="Width of the hidden layers.")
 
 
@@ -235,8 +244,10 @@ class Hybrid(Section):
     """Dense layers with rectifiers, then a deep linear network; layers `hidden1`, ..., `linear1`, ..."""
 
     kind: Literal["hybrid"] = Field(description="Which architecture.")
-    nonlinear: PositiveInt = Field(3, description="Layers with rectifiers.")
-    linear: Count = Field(4, description="Linear layers between these and the output, without biases.")
+    nonlinear: Depth = Field(3, description="Layers with rectifiers.")
+    linear: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        4, description="Linear layers between these and the output, without biases."
+    )
     width: PositiveInt = Field(64, description="Width of all of them.")
     batch_norm: StrictBool = Field(True, description="Batch normalisation before each rectifier.")
 
@@ -483,7 +494,7 @@ class Recipe(Section):
         "evaluation and features keep `dtype`, which must be float32.",
     )
     threads: PositiveInt = Field(1, description="CPU threads of training: they change the last bits of the result.")
-    seeds: PositiveInt | list[Count] | None = Field(
+    seeds: SeedCount | list[Count] | None = Field(
         None, description="How many seeds (0, 1, ...) or which; the study's if empty."
     )
     block: PositiveInt = Field(1, description="Seeds a job: small networks train the seeds of a block together.")
@@ -549,18 +560,16 @@ class Recipe(Section):
         if normalises and self.schedule is not None and self.schedule.batch_size == 1:
             raise ValueError("schedule.batch_size: batch normalisation needs more than one sample")
         names = architectures.layer_names(self.model.model_dump())
-        for key, layers in (
-            ("layers", self.layers or []),
-            ("feature_layer", [self.feature_layer or names[-1]]),
-        ):
+        feature_layer = names[-1] if self.feature_layer is None else self.feature_layer
+        for key, layers in (("layers", self.layers or []), ("feature_layer", [feature_layer])):
             for layer in layers:
                 if layer not in names:
                     raise ValueError(f"{key}: no layer {layer!r} in this {self.model.kind}{_allowed(layer, names)}")
         if self.layers is not None:
             if not self.layers:
                 raise ValueError("layers: at least one layer is needed")
-            if (self.feature_layer or names[-1]) not in self.layers:
-                raise ValueError(f"layers: the feature layer {self.feature_layer or names[-1]!r} must be among them")
+            if feature_layer not in self.layers:
+                raise ValueError(f"layers: the feature layer {feature_layer!r} must be among them")
         return self
 
 
@@ -578,6 +587,9 @@ class Sweep(Section):
 
     def members(self, recipe: Recipe) -> list[dict[str, Any]]:
         """List the members' sections, the last key of `vary` changing fastest."""
+        n_members = math.prod(len(values) for values in self.vary.values())
+        if n_members > MOST:
+            raise ValueError(f"vary: {n_members} combinations are more than {MOST}")
         sections = []
         for values in itertools.product(*self.vary.values()):
             section = recipe.model_dump(exclude_unset=True)
@@ -689,7 +701,7 @@ class Embedding(Section):
     samples: Annotated[int, Field(ge=10)] = Field(2000, description="Samples, at most, in each map.")
     neighbours: Annotated[int, Field(ge=2)] = Field(15, description="UMAP: neighbours of a sample.")
     min_dist: float = Field(0.1, ge=0, le=1, description="UMAP: how close samples may lie.")
-    seed: Count = Field(0, description="UMAP: seed.")
+    seed: LegacySeed = Field(0, description="UMAP: seed.")
 
 
 class Sensitivity(Section):
@@ -753,7 +765,7 @@ class Study(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where tensors live: a free GPU if there is one, or always one of the two."
     )
-    seeds: PositiveInt | list[Count] = Field(5, description="Seeds of every recipe that names none of its own.")
+    seeds: SeedCount | list[Count] = Field(5, description="Seeds of every recipe that names none of its own.")
     keep_features: StrictBool = Field(
         True, description="Keep the feature stores; if false each is deleted once it has been analysed."
     )
@@ -982,6 +994,39 @@ def _sentence(error: Any) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown}" if len(shown) < 60 else "")
 
 
+def _printable(text: str) -> str:
+    """Write what a terminal would obey, or hide, as its escape: a study's keys are a stranger's text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _refuse_unreadable(data: Any) -> None:
+    """Refuse what YAML can say and no result can hold, wherever it stands: sections within themselves, and worse.
+
+    Raises
+    ------
+    ValueError
+        That begins with the key.
+    """
+    n_seen = 0
+    pending: list[tuple[tuple[str, ...], Any, tuple[int, ...]]] = [((), data, ())]
+    while pending:
+        place, value, above = pending.pop()
+        where = ".".join(place)
+        n_seen += 1
+        if n_seen > 100 * MOST:
+            raise ValueError(f"{place[0]}: more than {100 * MOST} values in all, by YAML's aliases or one by one")
+        if isinstance(value, dict | list):
+            if id(value) in above:
+                raise ValueError(f"{where}: is within itself (by an alias of YAML)")
+            members = value.items() if isinstance(value, dict) else enumerate(value)
+            pending += [((*place, str(key)), member, (*above, id(value))) for key, member in reversed([*members])]
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError(f"{where}: a number this large is not allowed (at most {2**63 - 1})")
+        for text in (value, *place[-1:]):
+            if isinstance(text, str) and any("\ud800" <= c <= "\udfff" for c in text):
+                raise ValueError(f"{where}: should be text that a file can hold, without halves of characters")
+
+
 def parse_study(data: Any, filename: str = "study") -> Study:
     """Check a study given as plain data.
 
@@ -993,6 +1038,7 @@ def parse_study(data: Any, filename: str = "study") -> Study:
     if not isinstance(data, dict):
         raise FeaturespaceError(f"{filename}: a study is a mapping of sections, not {type(data).__name__}")
     try:
+        _refuse_unreadable(data)
         return Study.model_validate(data)
     except ValidationError as error:
         # a mistyped key is also a missing one: the typo says more
@@ -1001,7 +1047,9 @@ def parse_study(data: Any, filename: str = "study") -> Study:
         sentences = list(dict.fromkeys(_sentence(e) for e in errors))
         more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
         line = " ".join(sentences[0].split())
-        raise FeaturespaceError(f"{filename}: {line}{more}") from error
+        raise FeaturespaceError(f"{filename}: {_printable(line)}{more}") from error
+    except ValueError as error:
+        raise FeaturespaceError(f"{filename}: {_printable(' '.join(str(error).split()))}") from error
 
 
 def check_sources(study: Study, filename: str = "study") -> None:
@@ -1016,9 +1064,18 @@ def check_sources(study: Study, filename: str = "study") -> None:
         if not isinstance(dataset, Retrieved) or dataset.source is None:
             continue
         if re.match(r"https?://", dataset.source):
+            if not _has_host(dataset.source):
+                raise FeaturespaceError(
+                    f"{filename}: datasets.{name}.source: {dataset.source!r} is no whole address: it names no host"
+                )
             continue
-        source = Path(dataset.source).expanduser()
-        if not source.is_dir():
+        source = Path(dataset.source)
+        try:
+            source = source.expanduser()
+            is_there = source.is_dir()
+        except (OSError, RuntimeError):  # a name that is too long, a directory that is closed, a user who is not there
+            is_there = False
+        if not is_there:
             raise FeaturespaceError(
                 f"{filename}: datasets.{name}.source: no directory {dataset.source!r} (and no http:// or https:// "
                 f"address): it should hold the published files of {dataset.kind}"
@@ -1028,6 +1085,13 @@ def check_sources(study: Study, filename: str = "study") -> None:
             raise FeaturespaceError(
                 f"{filename}: datasets.{name}.source: {dataset.source!r} lacks {', '.join(missing)} of {dataset.kind}"
             )
+
+
+def _has_host(address: str) -> bool:
+    try:
+        return bool(urlsplit(address).hostname)
+    except ValueError:
+        return False
 
 
 class _OneOfEachKey(yaml.SafeLoader):

@@ -1,22 +1,26 @@
 """Which device a job computes on: a GPU of its own, leased through a lock file, or the CPU.
 
-Snakemake counts GPUs and assigns none. Jobs of one user on one machine therefore agree through a lock file for each
-GPU, named by its UUID. A job that holds one sees only that one.
+Snakemake counts GPUs and assigns none. Jobs of one user on one machine therefore agree through locks on files in
+`/tmp`, named by the GPU's UUID; the kernel gives a lock back as soon as its holder ends, however it ends. A job that
+holds a GPU sees only that one.
+
+One GPU is lent to one job. Whoever has small networks and a large GPU sets the environment variable
+`FEATURESPACE_JOBS_PER_GPU` to the number of jobs that may share one. It is no part of a study: it changes no result.
+Jobs that were started without it, or with 1, still have their GPU to themselves.
 """
 
 import ctypes
+import fcntl
 import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from featurespace.errors import FeaturespaceError
 
@@ -24,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 POLL_SECONDS = 1.0
+LOCKS = Path("/tmp")  # not $TMPDIR: two shells of one user that differ in it must see each other's locks
+JOBS_PER_GPU = "FEATURESPACE_JOBS_PER_GPU"
 
 
 def list_gpus() -> list[str]:
@@ -51,7 +57,9 @@ def list_gpus() -> list[str]:
     chosen: list[str] = []
     for entry in filter(None, (part.strip() for part in visible.split(","))):
         if not entry.lstrip("-").isdigit():
-            chosen.append(entry)
+            # CUDA takes the beginning of a UUID for the whole, but a lock has one name only.
+            named = [uuid for uuids in present for uuid in uuids if uuid.startswith(entry)]
+            chosen.append(named[0] if len(named) == 1 else entry)
         elif 0 <= int(entry) < len(present):
             chosen.extend(present[int(entry)][1:2] or present[int(entry)])
         else:
@@ -59,27 +67,72 @@ def list_gpus() -> list[str]:
     return chosen
 
 
-def _lock_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"featurespace-{os.getuid()}"
+def jobs_per_gpu() -> int:
+    """Return how many jobs may share a GPU: 1, unless the environment says otherwise.
+
+    Raises
+    ------
+    FeaturespaceError
+        If it says anything but a whole number from 1 on.
+    """
+    said = os.environ.get(JOBS_PER_GPU, "1")
+    if not (said.isascii() and said.isdigit() and int(said) > 0):
+        raise FeaturespaceError(f"{JOBS_PER_GPU}: {said!r} is not a number of jobs, such as 1 or 4")
+    return int(said)
+
+
+def _lock_file(name: str, kind: int) -> int | None:
+    """Open and lock a file, shared or exclusively, without waiting; None if it is locked."""
+    folder = LOCKS / f"featurespace-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    path = folder / f"{name.replace('/', '_')}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # not passed on to programs that the job starts
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        # Who tidies up in /tmp may have deleted the file in between: then its lock says nothing to anybody else.
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
 
 
-def _acquire_one(uuids: list[str]) -> tuple[str, FileLock]:
-    """Wait until one of the GPUs is free, and lock it."""
+def _lock_gpu(uuid: str, n_jobs: int) -> list[int] | None:
+    """Lock a GPU, or one of the places on it, without waiting; return what holds the lock, None if it is taken.
+
+    A job that wants a GPU to itself locks its file exclusively; one of several locks it as a reader does, and one of
+    the places besides. So the two kinds never share a GPU.
+    """
+    whole = _lock_file(uuid, fcntl.LOCK_EX if n_jobs == 1 else fcntl.LOCK_SH)
+    if whole is None or n_jobs == 1:
+        return None if whole is None else [whole]
+    for i in range(n_jobs):
+        place = _lock_file(f"{uuid}.{i}", fcntl.LOCK_EX)
+        if place is not None:
+            return [whole, place]
+    os.close(whole)
+    return None
+
+
+def _acquire_one(uuids: list[str]) -> tuple[str, list[int]]:
+    """Wait until one of the GPUs is free, and lock it; return which, and the open files that hold the lock."""
+    n_jobs = jobs_per_gpu()
     waiting = False
     while True:
         for uuid in uuids:
-            lock = FileLock(_lock_folder() / f"{uuid.replace('/', '_')}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            return uuid, lock
+            held = _lock_gpu(uuid, n_jobs)
+            if held is not None:
+                return uuid, held
         if not waiting:
             logger.info("waiting for a free GPU (%d in use)", len(uuids))
             waiting = True
         time.sleep(POLL_SECONDS)
+
+
+def _release(held: list[int]) -> None:
+    for descriptor in held:
+        os.close(descriptor)
 
 
 def set_exact_arithmetic() -> None:
@@ -125,7 +178,8 @@ def lease_device(preference: str = "auto") -> Iterator[torch.device]:
     Raises
     ------
     FeaturespaceError
-        If a GPU is wanted and there is none that PyTorch can use, or if the preference is none of the three.
+        If a GPU is wanted and there is none that PyTorch can use, if the preference is none of the three, or if
+        the number of jobs a GPU is no number.
     """
     if preference not in ("auto", "cpu", "cuda"):
         raise FeaturespaceError(f"device: {preference!r} is none of auto, cpu, cuda")
@@ -137,7 +191,7 @@ def lease_device(preference: str = "auto") -> Iterator[torch.device]:
         keep_freed_memory()
         yield torch.device("cpu")
         return
-    uuid, lock = _acquire_one(uuids)
+    uuid, held = _acquire_one(uuids)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         os.environ["CUDA_VISIBLE_DEVICES"] = uuid
@@ -150,7 +204,7 @@ def lease_device(preference: str = "auto") -> Iterator[torch.device]:
             logger.warning("PyTorch cannot use GPU %s; computing on the CPU", uuid)
             yield torch.device("cpu")
     finally:
-        lock.release()
+        _release(held)
         if before is None:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         else:

@@ -1,17 +1,25 @@
 """Files that are whole or absent: text, JSON and tables, written beside their place and renamed into it."""
 
 import errno
+import glob
 import json
+import logging
 import os
+import re
+import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurespace.cluster import is_alive, own_job
 from featurespace.errors import FeaturespaceError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -46,15 +54,70 @@ def _is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file so that a reader sees the old content or the new, never a part of it.
+# --- drafts ---------------------------------------------------------------------------------------
+
+
+def draft_of(path: Path) -> Path:
+    """Name the draft in which this process makes a file or a store, and clear those that dead processes have left."""
+    clear_drafts(path)
+    return path.with_name(f"{path.name}.draft-{this_process()}")
+
+
+def this_process() -> str:
+    """Name this process as no other is or was: the machine, the pid, and when it began."""
+    pid = os.getpid()
+    # Without /proc (macOS) every draft counts as a dead one's, and Snakemake's own lock has to suffice.
+    job = f"-job{own_job()}" if own_job() else ""
+    return f"{socket.gethostname()}-{pid}-{start_of(pid) or 0}{job}"
+
+
+def start_of(pid: int) -> str | None:
+    """Say when a process began, in clock ticks since the machine did; None if it is no more.
+
+    A pid alone may have been given to another process since.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else fields[18]
+
+
+def clear_drafts(path: Path) -> None:
+    """Remove the drafts of a file or a store whose writers have died."""
+    for draft in path.parent.glob(f"{glob.escape(path.name)}.draft-*"):
+        name = draft.name.removeprefix(f"{path.name}.draft-")
+        owner = re.fullmatch(r"(.+)-(\d+)-(\d+)(?:-job(\d+))?(-replaced)?", name)
+        if owner is None:
+            continue
+        host, pid, start, job = owner.group(1, 2, 3, 4)
+        is_here = host == socket.gethostname()
+        may_live = start_of(int(pid)) == start if is_here else job is None or is_alive(job)
+        if may_live:
+            if not is_here:
+                logger.warning("%s was left by a job on %s; if that has ended, delete it", draft, host)
+            continue
+        logger.info("clearing %s, whose writer has died", draft)
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part of it.
+
+    Drafts that killed processes have left of the same file are cleared first.
 
     Parameters
     ----------
     path
         The file; directories above it are made.
-    text
-        Its content, written as it is (line ends are not translated).
+    content
+        What it holds.
 
     Raises
     ------
@@ -62,18 +125,23 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
         If the disk is full; what was there before is still there.
     """
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = draft_of(path)
     with full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with draft.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with draft.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text as `write_bytes_atomically` does, as it is: line ends are not translated."""
+    write_bytes_atomically(path, text.encode())
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -5,9 +5,11 @@ Nothing is parsed, and no pickle opened, before `catalogue.verified_content` has
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
 import pickle
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -62,15 +64,41 @@ def parse_idx(data: bytes) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
+class _DType:
+    """Stands in for NumPy's dtype, whose own state a pickle could set to anything: numbers and their byte order."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if not isinstance(name, str) or not re.fullmatch(r"b1|[iu][1248]|f[48]", name):
+            raise pickle.UnpicklingError(f"it asks for an array of {name!r}")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """An array that takes from a pickle only numbers, and as many as it says."""
+
+    def __setstate__(self, state: Any) -> None:
+        version, shape, dtype, is_fortran, content = state
+        if not isinstance(dtype, _DType) or not isinstance(content, bytes | str):
+            raise pickle.UnpicklingError("an array is not of numbers")
+        super().__setstate__((version, shape, dtype.dtype, is_fortran, content))  # type: ignore[arg-type]
+
+
+def _empty_array(*_: object) -> np.ndarray:
+    return np.ndarray.__new__(_Array, (0,), np.uint8)
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Opens pickles of plain containers and NumPy arrays, and refuses any other object before it is made."""
 
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         # The name of the module differs between the NumPy that wrote the pickle and later ones.
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy", "ndarray"): None,  # named in every array, and never called
+        ("numpy", "dtype"): _DType,
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -92,6 +120,20 @@ def unpickle_arrays(data: bytes) -> Any:
         return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise ValueError(f"no pickle of arrays: {error}") from error
+
+
+class _Bounded:
+    """What a gzipped archive unpacks to, as far as a published one can go."""
+
+    def __init__(self, archive: bytes) -> None:
+        self._stream = gzip.GzipFile(fileobj=io.BytesIO(archive))
+        self._n_left = _MAX_ARCHIVE_BYTES
+
+    def read(self, n_bytes: int) -> bytes:
+        self._n_left -= n_bytes
+        if self._n_left < 0:
+            raise ValueError(f"it unpacks to more than {_MAX_ARCHIVE_BYTES} bytes")
+        return self._stream.read(n_bytes)
 
 
 def read_members(archive: bytes, names: Sequence[str]) -> dict[str, bytes]:
@@ -118,12 +160,11 @@ def read_wanted_members(archive: bytes, is_wanted: Callable[[str], bool]) -> dic
     ------
     ValueError
         If any member climbs out of the archive, is a link or a device or is larger than any published one, or a
-        wanted one is there twice or is cut.
+        wanted one is there twice or is cut; if all of it, headers too, unpacks to more than any published archive.
     """
     wanted: dict[str, bytes] = {}
-    n_bytes = 0
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r|gz") as tar:
+        with tarfile.open(fileobj=_Bounded(archive), mode="r|") as tar:  # type: ignore[call-overload]
             for member in tar:
                 parts = member.name.split("/")
                 if member.name.startswith("/") or ".." in parts:
@@ -132,8 +173,7 @@ def read_wanted_members(archive: bytes, is_wanted: Callable[[str], bool]) -> dic
                     continue
                 if not member.isreg() or member.issparse():
                     raise ValueError(f"member {member.name!r} is no plain file")
-                n_bytes += member.size
-                if member.size > _MAX_MEMBER_BYTES or n_bytes > _MAX_ARCHIVE_BYTES:
+                if member.size > _MAX_MEMBER_BYTES:
                     raise ValueError(f"member {member.name!r} is too large ({member.size} bytes)")
                 name = member.name.removeprefix("./")
                 if not is_wanted(name):

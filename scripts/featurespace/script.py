@@ -15,13 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from featurespace.cluster import mark_as_own
 from featurespace.errors import FeaturespaceError
 
 LOG_INTERVAL = 10.0  # seconds between two progress lines in a log
@@ -50,7 +51,8 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
 
     Log records and Python warnings go to the rule's log and to stderr; the last record of a job that succeeds says how
     long it took to start (the interpreter, Snakemake's preamble, imports) and how long it computed. If Snakemake dies,
-    however it dies, so does this process. A failure ends the process with status 1 and one line on stderr, its
+    however it dies, so does this process. On SLURM it first waits for a job of a Snakemake that has died and that is
+    still at the same work. A failure ends the process with status 1 and one line on stderr, its
     traceback in the log.
 
     Parameters
@@ -70,15 +72,16 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
     _start_logging(log)
     hint = f"; see {log}" if log else ""
     try:
-        yield Job(
-            input=snakemake.input,
-            output=snakemake.output,
-            params=dict(snakemake.params.spec),
-            config=snakemake.config,
-            threads=snakemake.threads,
-            log=log,
-            device_preference=snakemake.config.get("device", "auto"),
-        )
+        with mark_as_own(log.with_name(f".{log.name}.job")) if log else nullcontext():
+            yield Job(
+                input=snakemake.input,
+                output=snakemake.output,
+                params=dict(snakemake.params.spec),
+                config=snakemake.config,
+                threads=snakemake.threads,
+                log=log,
+                device_preference=snakemake.config.get("device", "auto"),
+            )
         computed = time.perf_counter() - entered
         logger.info("started in %.2f s, computed for %.2f s", start_up, computed, extra={"log_only": True})
     except FeaturespaceError as error:

@@ -22,7 +22,6 @@ import mmap
 import os
 import re
 import shutil
-import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ import google_crc32c
 import numpy as np
 
 from featurespace.errors import FeaturespaceError
-from featurespace.files import full_disk_named, write_json, write_text_atomically
+from featurespace.files import draft_of, full_disk_named, write_json, write_text_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,6 +46,10 @@ CHUNK_BYTES = 32 * 2**20
 
 _CRC_BYTES = 4  # what the crc32c codec appends to a chunk
 _PIECE_BYTES = 2**20  # of a file that is read or written together with its checksum
+
+# All that a store may be made of. Metadata are a stranger's text, and Zarr would go by what they say.
+_NUMBERS = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float32", "float64")
+_CODECS = {"bytes", "crc32c", "vlen-utf8"}
 
 StrPath = str | os.PathLike[str]
 
@@ -91,8 +94,7 @@ def store_draft(path: StrPath) -> Iterator[Path]:
         If a chunk was never written, or the disk is full.
     """
     path = Path(path)
-    _clear_drafts(path)
-    draft = path.with_name(f"{path.name}.draft-{_this_process()}")
+    draft = draft_of(path)
     replaced = draft.with_name(draft.name + "-replaced")
     try:
         with full_disk_named(path):
@@ -107,36 +109,6 @@ def store_draft(path: StrPath) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _this_process() -> str:
-    pid = os.getpid()
-    # Without /proc (macOS) every draft counts as a dead one's, and Snakemake's own lock has to suffice.
-    return f"{socket.gethostname()}-{pid}-{_start_of(pid) or 0}"
-
-
-def _start_of(pid: int) -> str | None:
-    """Say when a process began, in clock ticks since the machine did; None if it is no more.
-
-    A pid alone may have been given to another process since.
-    """
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if state in "ZX" else fields[18]
-
-
-def _clear_drafts(path: Path) -> None:
-    for draft in path.parent.glob(f"{path.name}.draft-*"):
-        owner = re.fullmatch(r"(.+)-(\d+)-(\d+)(-replaced)?", draft.name.removeprefix(f"{path.name}.draft-"))
-        if owner is None:
-            continue
-        if owner[1] != socket.gethostname():
-            logger.warning("%s was left by a job on %s; if that has ended, delete it", draft, owner[1])
-        elif _start_of(int(owner[2])) != owner[3]:
-            logger.info("clearing %s, whose writer has died", draft)
-            shutil.rmtree(draft)
 
 
 def _finish(draft: Path, path: Path) -> None:
@@ -320,6 +292,29 @@ def _chunk_keys(name: str, array: Mapping[str, Any]) -> Iterator[str]:
     return (_chunk_key(name, index) for index in itertools.product(*map(range, counts)))
 
 
+def _chunks_of(array: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return how many chunks an array has, and how many bytes each, None for texts.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError, AttributeError
+        If its metadata are not such as this project writes.
+    """
+    shape, chunk, kind = array["shape"], _chunk_shape(array), array["data_type"]
+    names = [codec["name"] for codec in array["codecs"]]
+    if kind not in (*_NUMBERS, "string") or not set(names) <= _CODECS or names[-1] != "crc32c":
+        raise ValueError(f"{kind} in {names}")
+    if len(names) != 2 or array["codecs"][0].get("configuration", {}).get("endian", "little") != "little":
+        raise ValueError(f"{array['codecs']}")
+    if array.get("storage_transformers") or array["chunk_key_encoding"]["configuration"]["separator"] != ".":
+        raise ValueError("chunks under other names")
+    lengths = [*shape, *(length - 1 for length in chunk)]
+    if len(shape) != len(chunk) or any(type(n) is not int or n < 0 for n in lengths):
+        raise ValueError(f"{shape} in chunks of {chunk}")
+    n_bytes = None if kind == "string" else math.prod(chunk) * np.dtype(kind).itemsize + _CRC_BYTES
+    return math.prod(math.ceil(n / size) for n, size in zip(shape, chunk, strict=True)), n_bytes
+
+
 class _Contents:
     """The files of a store or plain directory: the list of what must be there, against what is there.
 
@@ -343,11 +338,14 @@ class _Contents:
             raise FeaturespaceError(f"{self.path} does not exist; {_mend(path)}")
         self.arrays: dict[str, Any] = {}
         self.attrs: dict[str, Any] = {}
+        chunks: dict[str, tuple[int, int | None]] = {}
         try:
             checksums = json.loads((self.path / CHECKSUMS).read_bytes())
             found_format = checksums["featurespace_format"]
             self.files: dict[str, list[int]] = checksums["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not all(type(n) is int and n >= 0 for n_bytes, crc in self.files.values() for n in (n_bytes, crc)):
+                raise ValueError("sizes and checksums are numbers")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self.damage(CHECKSUMS, "is missing or not readable") from error
         if found_format != FORMAT:
             raise FeaturespaceError(
@@ -356,15 +354,30 @@ class _Contents:
         if digest is not None and _checksums_hash(self.path) != read_digest(digest)["checksums"]:
             raise FeaturespaceError(f"{self.path} is not the store that {digest} describes; {_mend(path)}")
         if "zarr.json" in self.files:
-            metadata = json.loads(self.read("zarr.json").tobytes())
-            self.arrays = _arrays(metadata)
-            self.attrs = metadata["attributes"]
+            content = self.read("zarr.json").tobytes()
+            try:
+                metadata = json.loads(content)
+                self.arrays = _arrays(metadata)
+                self.attrs = dict(metadata["attributes"])
+                chunks = {name: _chunks_of(array) for name, array in self.arrays.items()}
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+                raise self.damage("zarr.json", "does not describe a store of this project") from error
+        n_chunks = dict.fromkeys(chunks, 0)
         found = _list_files(self.path)
         for key, (n_bytes, _) in self.files.items():
             if key not in found:
                 raise self.damage(key, "is missing")
             if found[key] != n_bytes:
                 raise self.damage(key, f"has {found[key]} bytes instead of {n_bytes}")
+            array, _, name = key.rpartition("/")
+            if array in chunks and name != "zarr.json":
+                n_chunks[array] += 1
+                expected = chunks[array][1]
+                if expected is not None and n_bytes != expected:
+                    raise self.damage(key, f"has {n_bytes} bytes, and its array has chunks of {expected}")
+        for array, n_found in n_chunks.items():
+            if n_found != chunks[array][0]:
+                raise self.damage("zarr.json", f"says that {array} has {chunks[array][0]} chunks, not {n_found}")
         if extra := sorted(found.keys() - self.files.keys() - {CHECKSUMS}):
             raise self.damage(extra[0], "does not belong there")
         for key in self.files:
@@ -379,12 +392,13 @@ class _Contents:
         n_bytes, listed = self.files[key]
         array, _, name = key.rpartition("/")
         is_chunk = array in self.arrays and name != "zarr.json"
-        raw = np.empty(n_bytes, dtype=np.uint8) if into is None else into
-        content = raw[:-_CRC_BYTES] if is_chunk else raw
         computed = start = 0
         try:
             with (self.path / key).open("rb", buffering=0) as file:
                 found = os.fstat(file.fileno()).st_size
+                # As much memory as the file needs, never as much as the list says.
+                raw = np.empty(min(n_bytes, found), dtype=np.uint8) if into is None else into
+                content = raw[:-_CRC_BYTES] if is_chunk else raw
                 # Piece by piece, each checked while it is in the processor's cache: after the whole of a large file,
                 # the checksum would take as long as the reading.
                 while found == n_bytes and start < n_bytes:
@@ -675,6 +689,18 @@ class FeatureStore:
         layers = tuple(attrs.get("layers", ()))
         if not layers or any(layer not in contents.arrays for layer in layers):
             raise FeaturespaceError(f"{contents.path} is not a feature store")
+        coordinates = {"seed": "int64", "step": "int64", "epoch": "float64", "sample": "int64", "label": "int64"}
+        shapes = {}
+        for name, dtype in [*coordinates.items(), *((layer, "float32") for layer in layers)]:
+            array = contents.arrays.get(name, {})
+            shapes[name] = tuple(array.get("shape", ()))
+            n_dimensions = 1 if name in coordinates else 4
+            if array.get("data_type") != dtype or len(shapes[name]) != n_dimensions:
+                raise contents.damage("zarr.json", f"does not describe {name} of a feature store")
+        shape = (*shapes["seed"], *shapes["step"], *shapes["sample"])
+        for name, expected in [*((layer, shape) for layer in layers), ("epoch", shapes["step"]), ("label", shape[2:])]:
+            if shapes[name][:3] != expected:
+                raise contents.damage("zarr.json", f"gives {name} another shape than its coordinates have")
         store = cls(
             path=contents.path,
             layers=layers,
@@ -684,7 +710,7 @@ class FeatureStore:
             epochs=contents.whole("epoch"),
             sample_ids=contents.whole("sample"),
             labels=contents.whole("label"),
-            sample_hash=attrs["sample_hash"],
+            sample_hash=attrs.get("sample_hash", ""),
             attrs=attrs,
             _contents=contents,
         )

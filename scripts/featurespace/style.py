@@ -10,7 +10,6 @@ import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib
@@ -25,7 +24,7 @@ from matplotlib.patches import Patch
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext, MaxNLocator, NullLocator
 
-from featurespace.files import write_table
+from featurespace.files import write_bytes_atomically, write_table
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -397,6 +396,6 @@ def save_figure(figure: Figure, frame: pd.DataFrame, *, svg: str, png: str, csv:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
         rendered[kind] = buffer.getvalue()
-    Path(svg).write_bytes(rendered["svg"])
-    Path(png).write_bytes(rendered["png"])
+    write_bytes_atomically(svg, rendered["svg"])
+    write_bytes_atomically(png, rendered["png"])
     write_table(csv, frame)

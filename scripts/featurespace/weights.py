@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from featurespace import cluster
 from featurespace.errors import FeaturespaceError
 from featurespace.files import full_disk_named
 from featurespace.stores import read_digest, store_draft, write_digest
+
+ENDED = "ended"  # the file that marks the folder of a run that has ended
 
 
 def step_file(seed: int, step: int) -> str:
@@ -62,6 +66,24 @@ def publish(kept: Path, folder: str | Path, digest: str | Path, facts: Mapping[s
     write_digest(folder, digest, **facts, files=checksums)
 
 
+def forget_when_taken(folder: Path) -> None:
+    """Remove what a run that has ended grew in; on SLURM, leave that to who reads the weights.
+
+    A main process of Snakemake that dies knows nothing of jobs that end after it, and the next one asks for the same
+    again: it finds the weights whole in this folder. Files that were published are there under a second name only.
+    """
+    if cluster.own_job() is None:
+        shutil.rmtree(folder)
+    else:
+        (folder / ENDED).touch()
+
+
+def forget_taken(parent: Path) -> None:
+    """Remove the folders beside a run's weights in which it ended: Snakemake has taken notice of the weights."""
+    for mark in parent.glob(f".resume-*/{ENDED}"):
+        shutil.rmtree(mark.parent, ignore_errors=True)  # the weights may be read by several jobs
+
+
 def _link(source: str, target: str) -> None:
     """Give a file that will not change a second name, or, where the file system cannot, a copy."""
     try:
@@ -89,11 +111,17 @@ class KeptWeights:
         """
         self.folder = Path(folder)
         facts: dict[str, Any] = read_digest(digest)
-        self._checksums: dict[str, str] = facts["files"]
-        self.recipe: str = facts["recipe"]
-        self.seeds: list[int] = facts["seeds"]
-        self.steps: list[int] = facts["steps"][str(self.seeds[0])]
-        self.epochs: list[float] = facts["epochs"][str(self.seeds[0])]
+        try:
+            self._checksums: dict[str, str] = dict(facts["files"])
+            self.recipe: str = facts["recipe"]
+            self.seeds: list[int] = facts["seeds"]
+            self.steps: list[int] = facts["steps"][str(self.seeds[0])]
+            self.epochs: list[float] = facts["epochs"][str(self.seeds[0])]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise FeaturespaceError(
+                f"{digest} is not the digest file of a run's weights; to train it again, add "
+                f"`--forcerun {self.folder}` to your snakemake command"
+            ) from error
         found = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("*/*")}
         for name in sorted(found ^ self._checksums.keys()):
             raise self._damaged(name, "missing" if name not in found else "not one that training wrote")
@@ -118,5 +146,8 @@ class KeptWeights:
             content = (self.folder / name).read_bytes()
             if hashlib.sha256(content).hexdigest() != self._checksums[name]:
                 raise self._damaged(name, "damaged (its checksum is another)")
-            states.append(safetensors.torch.load(content))
+            try:
+                states.append(safetensors.torch.load(content))
+            except (safetensors.SafetensorError, ValueError, KeyError) as error:
+                raise self._damaged(name, "not a file of tensors") from error
         return {name: torch.stack([state[name] for state in states]) for name in states[0]}

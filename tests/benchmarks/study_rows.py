@@ -102,7 +102,7 @@ def default_study(folder: Path) -> Iterator[Row]:
     )
 
 
-def nothing_stale(repetitions: int = 3) -> Iterator[Row]:
+def nothing_stale(repetitions: int = 2) -> Iterator[Row]:
     """Time a dry run of 1,000 runs that are all made; one that imports torch, or finds work, is an error."""
     measured = dry_run.measure(repeats=repetitions)
     name, case = "nothing stale, 1,000-run study", f"{measured['jobs']:.0f} jobs, {measured['outputs']:.0f} outputs"

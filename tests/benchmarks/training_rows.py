@@ -135,7 +135,7 @@ def final(history: list[dict[str, Any]], what: str) -> np.ndarray:
 def against_a_plain_loop(
     dataset: PreparedDataset,
     n_train: int = 4_000,
-    epochs: int = 6,
+    epochs: int = 4,
     repetitions: int = 2,
     device: torch.device = CPU,
 ) -> Iterator[Row]:
@@ -198,7 +198,7 @@ def seeds_together(
     dataset: PreparedDataset,
     n_train: int = 6_000,
     epochs: int = 2,
-    repetitions: int = 3,
+    repetitions: int = 2,
     seeds: int = SEEDS,
     device: torch.device = CPU,
     least: float = 2.0,

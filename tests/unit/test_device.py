@@ -26,7 +26,8 @@ def machine(tmp_path, monkeypatch):
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv(device.JOBS_PER_GPU, raising=False)
+    monkeypatch.setattr(device, "LOCKS", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(device, "POLL_SECONDS", 0.01)
     return tool
@@ -42,6 +43,7 @@ def machine(tmp_path, monkeypatch):
         ("0,1", ["MIG-a1", "GPU-bbb"]),
         ("1,7,0", ["GPU-bbb"]),
         ("MIG-a2", ["MIG-a2"]),
+        ("GPU-b,MIG-a", ["GPU-bbb", "MIG-a"]),  # CUDA takes the beginning of one for the whole
     ],
 )
 def test_gpus_are_those_that_the_environment_leaves_visible(machine, monkeypatch, visible, expected):
@@ -82,9 +84,9 @@ def test_a_gpu_is_lent_to_one_job_at_a_time(machine, monkeypatch):
     events = []
 
     def second_job():
-        _, lock = device._acquire_one(["GPU-bbb"])
+        _, held = device._acquire_one(["GPU-bbb"])
         events.append("second")
-        lock.release()
+        device._release(held)
 
     with device.lease_device("auto") as leased:
         assert leased == torch.device("cuda")
@@ -104,6 +106,26 @@ def test_two_jobs_get_two_gpus_and_the_environment_comes_back(machine):
         with device.lease_device("auto"):
             assert os.environ["CUDA_VISIBLE_DEVICES"] != first
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_several_jobs_share_a_gpu_only_if_told_so_and_never_with_one_that_was_not(machine, monkeypatch):
+    with device.lease_device("auto"):
+        assert device._lock_gpu("MIG-a1", 3) is None
+    monkeypatch.setenv(device.JOBS_PER_GPU, "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with device.lease_device("auto"), device.lease_device("auto"):
+        assert device._lock_gpu("GPU-bbb", 2) is None
+        assert device._lock_gpu("GPU-bbb", 1) is None
+    held = device._lock_gpu("GPU-bbb", 1)
+    assert held is not None
+    device._release(held)
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "two", "", "1.5", "²"])
+def test_a_number_of_jobs_a_gpu_that_is_none_is_refused(machine, monkeypatch, said):
+    monkeypatch.setenv(device.JOBS_PER_GPU, said)
+    with pytest.raises(FeaturespaceError, match="FEATURESPACE_JOBS_PER_GPU"), device.lease_device("auto"):
+        pass
 
 
 def test_tf32_is_off_and_deterministic_algorithms_are_asked_for():

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from featurespace import stores
+from featurespace import files, stores
 from featurespace.errors import FeaturespaceError
 from featurespace.files import full_disk_named, write_json, write_table, write_text_atomically
 from featurespace.stores import (
@@ -389,7 +389,7 @@ def test_the_draft_of_a_killed_writer_is_cleared_and_that_of_a_living_one_is_not
         killed.send_signal(signal.SIGKILL)
         # Not reaped yet: a process that has ended but whose parent has not looked is dead all the same.
         deadline = time.monotonic() + 10
-        while stores._start_of(killed.pid) and time.monotonic() < deadline:
+        while files.start_of(killed.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not path.exists()
         assert len(list(tmp_path.iterdir())) == 2
@@ -439,7 +439,7 @@ def test_a_draft_from_another_machine_is_left_with_a_warning(tmp_path, caplog):
 
 
 def test_a_draft_of_a_reused_pid_is_cleared(tmp_path):
-    here = stores._this_process().rpartition("-")[0]
+    here = files.this_process().rpartition("-")[0]
     draft = tmp_path / f"features.zarr.draft-{here}-1"
     draft.mkdir()
     make_features(tmp_path / "features.zarr")
@@ -706,6 +706,27 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
             write_text_atomically(path, "new")
     assert path.read_bytes() == b"old\r\n"
     assert siblings(path) == ["a.txt"]
+
+
+KILLED_WHILE_WRITING = """
+import os, pathlib, signal, sys
+pathlib.Path.replace = lambda self, target: os.kill(os.getpid(), signal.SIGKILL)
+from featurespace.files import write_text_atomically
+write_text_atomically(sys.argv[1], "new")
+"""
+
+
+def test_the_draft_of_a_file_whose_writer_was_killed_is_cleared_by_the_next(tmp_path):
+    path = tmp_path / "a[1].txt"
+    path.write_text("old")
+    environment = {**os.environ, "PYTHONPATH": str(Path(stores.__file__).parents[1])}
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(path)]
+    assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert len(siblings(path)) == 2
+    write_text_atomically(path, "newer")
+    assert path.read_text() == "newer"
+    assert siblings(path) == ["a[1].txt"]
 
 
 def test_json_refuses_what_is_not_json(tmp_path):

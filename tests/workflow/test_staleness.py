@@ -396,6 +396,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/errors.py": EVERYTHING,
     "featurespace/files.py": EVERYTHING,
     "featurespace/script.py": EVERYTHING,
+    "featurespace/cluster.py": EVERYTHING,
     "featurespace/stores.py": PREPARING,
     "featurespace/catalogue.py": PREPARING,
     "featurespace/preparation.py": PREPARING,
