@@ -70,7 +70,7 @@ def submit(workflow: Workflow, slurm: Cluster, *arguments: str) -> subprocess.Po
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Wait for Snakemake to succeed, and return what it said."""
-    said, _ = process.communicate(timeout=800)
+    said, _ = process.communicate(timeout=400)
     assert process.returncode == 0, said[-6000:]
     return said
 
@@ -122,7 +122,9 @@ def test_two_studies_at_once_end_in_the_bytes_of_a_workstation(slurm, tmp_path, 
     assert {state for _, state, _, _ in states} == {"COMPLETED"}
     # what computes on networks is where the GPUs are, and short stages travel together
     folders = {folder.name for folder in (workflow.root / "results/slurm-logs").iterdir()}
-    assert folders >= {"rule_train_run", "rule_decompose_features", "group_figures"}
+    assert folders >= {"rule_train_run", "rule_decompose_features"}
+    assert any(name.startswith("group_figures") for name in folders)
+    assert not any(name.startswith("rule_plot") for name in folders)
     record_fault("SLURM", "two studies at once in one directory", "both end, in the bytes of a workstation", 2)
 
 
