@@ -108,7 +108,7 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """Let a node die: its daemon, and every process of every job on it; SLURM is not told."""
         self.processes.pop(node).kill()
-        for pid in _children_of_steps(self.folder, node):
+        for pid in _processes_of_jobs(self.folder, node):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -275,36 +275,27 @@ def _wait(what: str, is_there: Callable[[], bool], cluster: Cluster) -> None:
         time.sleep(0.2)
 
 
-def _children_of_steps(folder: Path, node: str) -> list[int]:
-    """List the processes of a node's jobs: the step daemons, which know its name, and all that descend from them."""
+def _processes_of_jobs(folder: Path, node: str) -> list[int]:
+    """List the processes of a node's jobs: first the step daemons, which would report an end, then what they started.
+
+    A job's processes carry the node's name in their environment; a step daemon is known by what it started.
+    """
     parents: dict[int, int] = {}
-    steps = set()
+    daemons, found = set(), set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError, ValueError):
             pid = int(entry.name)
             parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (entry / "cmdline").read_bytes()
-            if b"slurmstepd" in command:
-                environment = (entry / "environ").read_bytes().split(b"\0")
-                if any(str(folder).encode() in value for value in environment) and _is_of(entry, node):
-                    steps.add(pid)
-    found = set(steps)
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found)
-
-
-def _is_of(process: Path, node: str) -> bool:
-    """Say whether a step daemon serves a node: it works in, or has open, the node's spool folder."""
-    with contextlib.suppress(OSError):
-        links = [process / "cwd", *(process / "fd").iterdir()]
-        for link in links:
-            with contextlib.suppress(OSError):
-                if f"spool-{node}" in str(link.readlink()):
-                    return True
-    return False
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            if (entry / "cmdline").read_bytes().startswith(b"slurmstepd"):
+                daemons.add(pid)
+            elif f"SLURMD_NODENAME={node}".encode() in environment and any(
+                bytes(folder) in value for value in environment
+            ):
+                found.add(pid)
+    return [*sorted(daemons & {parents[pid] for pid in found}), *sorted(found)]
 
 
 @contextlib.contextmanager

@@ -154,8 +154,14 @@ def test_a_job_that_dies_is_repeated_and_ends_in_the_same_bytes(slurm, tmp_path,
         slurm.wait_for_node(node)
 
     ended = [state.split()[0] for (state,) in jobs(slurm, workflow, "state")]
-    died = {"scancel": "CANCELLED", "memory": "OUT_OF_MEMORY", "a node dies": "NODE_FAIL", "time": "TIMEOUT"}[fault]
+    # Where a step is killed for its memory, and not its job, the job has failed: the step's log says why.
+    died = {"scancel": "CANCELLED", "memory": "FAILED", "a node dies": "NODE_FAIL", "time": "TIMEOUT"}[fault]
     assert died in ended, ended
+    if fault == "memory":
+        said = [path.read_text() for path in (workflow.root / "results/slurm-logs/rule_train_run").glob("**/*.log")]
+        assert any("exceeded memory limit" in text.lower() for text in said)
+        asked = [amount for (amount,) in jobs(slurm, workflow, "reqmem")]
+        assert asked[-2:] == ["450M", "900M"]
     assert ended[-1] == "COMPLETED"
     log = (workflow.root / "results/long/logs/train_run/mlp/block-0.log").read_text()
     if fault != "memory":  # which kills it before it has begun
