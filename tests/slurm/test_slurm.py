@@ -173,7 +173,7 @@ def test_a_job_that_dies_is_repeated_and_ends_in_the_same_bytes(slurm, tmp_path,
 
 
 def test_jobs_of_a_snakemake_that_was_killed_are_waited_for(slurm, tmp_path, record_fault):
-    study = long_training(2500, mlp={})
+    study = long_training(8000, mlp={})  # longer than another Snakemake takes to submit
     weights = "results/long/runs/mlp/block-0/weights.json"
     workflow = Workflow(tmp_path / "cluster", study)
     process = submit(workflow, slurm, weights)
