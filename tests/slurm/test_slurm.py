@@ -160,8 +160,9 @@ def test_a_job_that_dies_is_repeated_and_ends_in_the_same_bytes(slurm, tmp_path,
     if fault == "memory":
         said = [path.read_text() for path in (workflow.root / "results/slurm-logs/rule_train_run").glob("**/*.log")]
         assert any("exceeded memory limit" in text.lower() for text in said)
-        asked = [amount for (amount,) in jobs(slurm, workflow, "reqmem")]
-        assert asked[-2:] == ["450M", "900M"]
+        asked = [amount for (amount,) in jobs(slurm, workflow, "reqmem")][ended.index("FAILED") :]
+        # How much PyTorch takes depends on its build, and so does the number of attempts.
+        assert asked == [f"{450 * attempt}M" for attempt in range(1, len(asked) + 1)]
     assert ended[-1] == "COMPLETED"
     log = (workflow.root / "results/long/logs/train_run/mlp/block-0.log").read_text()
     if fault != "memory":  # which kills it before it has begun
