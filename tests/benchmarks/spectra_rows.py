@@ -27,6 +27,9 @@ ROOFLINE_SIZE = 20_000 * 512  # entries from which on the share of the roofline 
 ITERATIONS = (8, 16, 32)  # of randomised methods that are not accurate as they are
 MOST_ENTRIES = 20_000 * 512  # of a matrix of which all steps are timed; of a larger one, the first fifth
 RANDOMISED_ENTRIES = 2_000 * 2_048  # of a matrix that randomised methods get more iterations on
+SLOW_ENTRIES = (
+    20_000 * 2_048
+)  # of a matrix beyond which randomised methods are no longer tried: the slowest on all before
 REPETITION_SECONDS = 2.0  # of ours and the fastest others together, a shape
 QUICK_SECONDS = 0.2
 CLOSE = 1.5  # how many times as long as the fastest another may take to be timed once more
@@ -151,21 +154,18 @@ class Reference:
     """
 
     matrix: np.ndarray
+    centrings: tuple[np.ndarray, np.ndarray] = field(init=False)  # the float64 matrix, raw and centred
     values: list[np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.values = [_leading_values(matrix) for matrix in self.centrings()]
-
-    def centrings(self) -> Iterator[np.ndarray]:
-        """Make the float64 matrix, raw and then centred."""
         doubles = self.matrix.astype(np.float64)
-        yield doubles
-        yield doubles - doubles.mean(axis=0)
+        self.centrings = doubles, doubles - doubles.mean(axis=0)
+        self.values = [_leading_values(matrix) for matrix in self.centrings]
 
     def errors(self, found: Sequence[Triplets]) -> tuple[float, float]:
         """Return the worst relative error of a value, and the worst residual of a pair of vectors, over σ_1."""
         sigma, residual = 0.0, 0.0
-        for matrix, expected, (values, left, right) in zip(self.centrings(), self.values, found, strict=True):
+        for matrix, expected, (values, left, right) in zip(self.centrings, self.values, found, strict=True):
             sigma = max(sigma, float(np.max(np.abs(values - expected) / expected)))
             misfits = (matrix @ right - left * values, matrix.T @ left - right * values)
             residual = max(residual, *(float(np.linalg.norm(m, axis=0).max() / expected[0]) for m in misfits))
@@ -239,12 +239,12 @@ def contest(matrix: np.ndarray, reference: Reference, device: Device = "cpu") ->
             enter("numpy svd", with_numpy(numpy_svd))
             enter("scipy svd", with_numpy(scipy_svd))
         enter("scipy svds", with_numpy(svds))
-        if not enter("randomized_svd", with_numpy(scikit_randomized("auto"))):
+        if n * d <= SLOW_ENTRIES and not enter("randomized_svd", with_numpy(scikit_randomized("auto"))):
             any(enter(f"randomized_svd, {i} iterations", with_numpy(scikit_randomized(i))) for i in iterations)
     else:
         enter("torch covariance eigh", with_torch(torch_covariance_eigh, device))
         enter("torch svd", with_torch(torch_svd, device))
-    if not enter("svd_lowrank", with_torch(torch_lowrank(2), device)):
+    if n * d <= SLOW_ENTRIES and not enter("svd_lowrank", with_torch(torch_lowrank(2), device)):
         any(enter(f"svd_lowrank, {i} iterations", with_torch(torch_lowrank(i), device)) for i in iterations)
     return result
 
@@ -282,6 +282,7 @@ def one_matrix(
         for other, (took, why) in others.less_accurate.items():
             yield speedup(name, f"{n} x {d}", other, times["ours"], took, None, f"less accurate: {why}")
         if n * d >= ROOFLINE_SIZE:
+            del reference  # its copies of the matrix
             yield roofline(matrix, times["ours"], device)
     yield median_row(name, "median of the shapes, best accurate other", ratios, 1.5, "the aim is 2")
 
