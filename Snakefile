@@ -36,6 +36,7 @@ localrules:
     all,
     retrieve_dataset,
     write_study,
+    verify,
 
 
 include: "rules/datasets.smk"

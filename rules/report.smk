@@ -1,5 +1,5 @@
 # Requires: the figures, the tables behind them, their captions, and every run's history.
-# Makes: study.yaml (the study as it was understood), tables/runs.csv and report.html.
+# Makes: study.yaml (the study as it was understood), tables/runs.csv and report.html. `verify` checks all that is there.
 
 
 rule write_study:
@@ -78,3 +78,21 @@ rule write_report:
         "Writing the report"
     script:
         "../scripts/write_report.py"
+
+
+rule verify:
+    # It makes nothing, so it runs whenever it is asked for; and it asks for nothing, so nothing else runs.
+    log:
+        "<logs>/verify.log",
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(240),
+    params:
+        spec=PLAN.verify(COMMAND),
+        code=code_of("verify.py"),
+    message:
+        "Verifying the results"
+    script:
+        "../scripts/verify.py"

@@ -533,6 +533,19 @@ class Plan:
             | self.plot("report")
         )
 
+    def verify(self, command: str) -> dict[str, Any]:
+        """What there is to be verified, and the command that runs the study."""
+        return normalised(
+            {
+                "command": command,
+                "study": self.study.study,
+                "origins": sorted({*(f"datasets/{name}" for name in self.prepared_datasets), *self.runs()}),
+                "figures": list(self.study.figures),
+                "keep_features": self.study.keep_features,
+                "published": sorted({self.kind(name) for name in self.prepared_datasets if self.is_downloaded(name)}),
+            }
+        )
+
     def write_study(self) -> dict[str, Any]:
         """The whole study, in its own order, without what changes no result."""
         return json.loads(self.study.model_dump_json(exclude={"device": True, "datasets": {"__all__": {"source"}}}))

@@ -22,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from featurespace.checksums import note_checksums
 from featurespace.cluster import mark_as_own
 from featurespace.errors import FeaturespaceError
 
@@ -82,6 +83,8 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
                 log=log,
                 device_preference=snakemake.config.get("device", "auto"),
             )
+        if log:
+            note_checksums(log, snakemake.output)
         computed = time.perf_counter() - entered
         logger.info("started in %.2f s, computed for %.2f s", start_up, computed, extra={"log_only": True})
     except FeaturespaceError as error:

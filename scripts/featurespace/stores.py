@@ -218,8 +218,13 @@ def read_digest(digest_path: StrPath) -> dict[str, Any]:
     return content
 
 
-def verify_digest(store: StrPath, digest_path: StrPath) -> None:
-    """Read every byte of a store and compare it with its digest file.
+def verify_digest(store: StrPath, digest_path: StrPath) -> int:
+    """Read every byte of a store, once, and compare it with its digest file.
+
+    Returns
+    -------
+    int
+        How many bytes were read.
 
     Raises
     ------
@@ -227,10 +232,15 @@ def verify_digest(store: StrPath, digest_path: StrPath) -> None:
         If they do not agree, naming the file, and of a chunk its layer, seed and step.
     """
     contents = _Contents(store, digest_path)
-    for key in contents.files:  # which names what is damaged, where the digest alone could not
-        contents.read(key)
-    if _digest(contents.path, _list_files(contents.path), {}) != read_digest(digest_path)["digest"]:
+    total, n_bytes = hashlib.sha256(), 0
+    for key in sorted([*contents.files, CHECKSUMS]):
+        # `read` names what is damaged, where the digest alone could not.
+        content = (contents.path / key).read_bytes() if key == CHECKSUMS else contents.read(key).data
+        total.update(key.encode() + b"\0" + hashlib.sha256(content).digest())
+        n_bytes += len(content)
+    if total.hexdigest() != read_digest(digest_path)["digest"]:
         raise FeaturespaceError(f"{contents.path} is not what {digest_path} says; {_mend(store)}")
+    return n_bytes
 
 
 def _list_files(root: Path) -> dict[str, int]:

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featurespace.augmentation import augment
+from featurespace.checksums import sha256
 from featurespace.contrast import nt_xent, supcon
 from featurespace.datasets import SPLITS, PreparedDataset
 from featurespace.errors import FeaturespaceError
@@ -330,6 +331,7 @@ class Trainer:
         self.order: Tensor | None = None  # (S, n_samples): of the present epoch
         self.full: tuple[Tensor, Tensor] | None = None  # the full batch, always the same
         self.unsynced: list[Path] = []
+        self.checksums: dict[str, str] = {}  # of the kept weights, by file
         self.saved_at = time.monotonic()
 
     # --- the loop ---
@@ -476,7 +478,8 @@ class Trainer:
         state = self.network.state_dict()
         for s, seed in enumerate(self.seeds):
             path = self.folder / "weights" / step_file(seed, step)
-            write_tensors(path, {name: tensor[s] for name, tensor in state.items()})
+            checksum = write_tensors(path, {name: tensor[s] for name, tensor in state.items()})
+            self.checksums[step_file(seed, step)] = checksum
             self.unsynced.append(path)
         self.rows.extend(self._history(step))
         if time.monotonic() - self.saved_at >= self.save_seconds:
@@ -618,25 +621,34 @@ class Trainer:
                 os.fsync(file.fileno())
         self.unsynced.clear()
         tensors = self._moving() | {"frozen": self.frozen}
-        facts = {"step": step, "finished": finished, "rows": self.rows}
-        write_tensors(self._state_path, tensors, {"facts": json.dumps(facts)}, durable=True)
+        facts = json.dumps({"step": step, "finished": finished, "rows": self.rows, "weights": self.checksums})
+        write_tensors(self._state_path, tensors, {"facts": facts, "sha256": _checksum(facts, tensors)}, durable=True)
         self.saved_at = time.monotonic()
 
     def _restore(self) -> tuple[int, bool]:
         """Go back to the saved state, if there is a whole one; return its step (-1: none) and whether it is the end."""
         if not self._state_path.exists():
             return -1, False
-        with safetensors.safe_open(self._state_path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-        if not all((self.folder / "weights" / step_file(row["seed"], row["step"])).exists() for row in facts["rows"]):
+        try:
+            with safetensors.safe_open(self._state_path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            if metadata["sha256"] != _checksum(metadata["facts"], tensors):
+                raise ValueError("its checksum is another")
+            facts = json.loads(metadata["facts"])
+            for name, checksum in facts["weights"].items():
+                if sha256(self.folder / "weights" / name) != checksum:
+                    raise ValueError(f"the checksum of {name} is another")
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s cannot be gone on from (%s): training begins anew", self._state_path, error)
             return -1, False
-        tensors = safetensors.torch.load_file(self._state_path, device=str(self.device))
+        tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         for name, tensor in self._moving().items():
             tensor.copy_(tensors[name])
         self.frozen = tensors["frozen"]
         if self.reduced is not None:
             self.reduced.freeze(self.frozen)
-        self.rows = facts["rows"]
+        self.rows, self.checksums = facts["rows"], facts["weights"]
         logger.info("recipe %s, seed %s: going on from step %d", self.recipe, _in_words(self.seeds), facts["step"])
         return facts["step"], facts["finished"]
 
@@ -649,6 +661,16 @@ class Trainer:
                 for frozen, row in zip(self.frozen.tolist(), last, strict=True)
             ]
         return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters)
+
+
+def _checksum(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hex, of what a state to resume from holds."""
+    total = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        total.update(name.encode() + b"\0")
+        total.update(values.numpy().data)
+    return total.hexdigest()
 
 
 def _in_words(seeds: Sequence[int]) -> str:

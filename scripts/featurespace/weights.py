@@ -31,8 +31,14 @@ def step_file(seed: int, step: int) -> str:
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, durable: bool = False
-) -> None:
-    """Write tensors to a file that is there whole or not at all; if `durable`, also after a power cut."""
+) -> str:
+    """Write tensors to a file that is there whole or not at all; if `durable`, also after a power cut.
+
+    Returns
+    -------
+    str
+        The SHA-256 of the file, in hex.
+    """
     content = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
     )
@@ -45,6 +51,7 @@ def write_tensors(
                 file.flush()
                 os.fsync(file.fileno())
         draft.replace(path)
+    return hashlib.sha256(content).hexdigest()
 
 
 def publish(kept: Path, folder: str | Path, digest: str | Path, facts: Mapping[str, Any]) -> None:

@@ -27,9 +27,7 @@ ROOFLINE_SIZE = 20_000 * 512  # entries from which on the share of the roofline 
 ITERATIONS = (8, 16, 32)  # of randomised methods that are not accurate as they are
 MOST_ENTRIES = 20_000 * 512  # of a matrix of which all steps are timed; of a larger one, the first fifth
 RANDOMISED_ENTRIES = 2_000 * 2_048  # of a matrix that randomised methods get more iterations on
-SLOW_ENTRIES = (
-    20_000 * 2_048
-)  # of a matrix beyond which randomised methods are not tried: the slowest up to there
+SLOW_ENTRIES = 20_000 * 2_048  # of a matrix beyond which randomised methods are not tried: the slowest up to there
 REPETITION_SECONDS = 2.0  # of ours and the fastest others together, a shape
 QUICK_SECONDS = 0.2
 CLOSE = 1.5  # how many times as long as the fastest another may take to be timed once more
