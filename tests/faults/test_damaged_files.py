@@ -1,7 +1,6 @@
 """Stores, weights, digests, tables and states to resume from that are no longer what was written: refused by name."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -239,7 +238,7 @@ def test_every_damage_is_named_and_refused(kept, record_fault, kind):
         if (kind, fault) not in UNREAD:
             with pytest.raises(FeaturespaceError) as refused:
                 read(folder)
-            assert str(store) in str(refused.value), fault
+            assert any(path in str(refused.value) for path in (str(store), f"{folder}/{STORES[kind]}")), fault
             assert "--forcerun" in str(refused.value), fault
         if fault == "a bit is flipped" and kind == "features.zarr":
             assert re.search(r"layer \w+, seed 0, step \d+, ", next(iter(findings.damages)).what)
@@ -338,7 +337,7 @@ def test_a_damaged_state_is_not_gone_on_from(finished, tmp_path, caplog, record_
         trained = train_block(spec, data, torch.device("cpu"), folder, save_seconds=0.0)
         assert "training begins anew" in caplog.text, fault
         assert {path.name: path.read_bytes() for path in contents(folder / "weights")} == weights, fault
-        assert trained.history == expected.history, fault
+        assert json.dumps(trained.history) == json.dumps(expected.history), fault
         shutil.rmtree(folder)
         record_fault("state to resume from", fault, "said in the log; training begins anew: same bytes")
     shutil.copytree(tmp_path / "whole", folder)
@@ -353,5 +352,5 @@ def test_a_state_of_other_code_is_not_gone_on_from(tmp_path, record_fault):
     new = resume_folder(tmp_path, parameters={"widths": [8]}, code={"training.py": "2"})
     assert new != old
     assert not old.exists()
-    assert os.listdir(new) == []
+    assert not list(new.iterdir())
     record_fault("state to resume from", "it is of other code", "deleted; training begins anew")
