@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray as xr
+from snakemake.iocontainers import OutputFiles
 
 from featurespace import datasets, preparation
 from featurespace.datasets import PreparedDataset, load_dataset, select_sample_set
@@ -157,7 +158,7 @@ def run_script(monkeypatch, name: str, tmp_path: Path, spec: dict, outputs: dict
     """Run a rule's script as Snakemake would: with an object named `snakemake` among its globals."""
     snakemake = SimpleNamespace(
         input=SimpleNamespace(**(inputs or {})),
-        output=SimpleNamespace(**outputs),
+        output=OutputFiles(fromdict=outputs),
         params=SimpleNamespace(spec=spec),
         config=config or {},
         wildcards=SimpleNamespace(),

@@ -14,6 +14,7 @@ import synthetic_stores
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from snakemake.iocontainers import OutputFiles
 
 from featurespace import extraction
 from featurespace.architectures import layer_names
@@ -259,7 +260,7 @@ def play(script, job_file):
 
     stand_in = SimpleNamespace(
         input=SimpleNamespace(**job["input"]),
-        output=SimpleNamespace(**job["output"]),
+        output=OutputFiles(fromdict=job["output"]),
         params=Params(spec=job["spec"], code={"a.py": "1"}),
         log=[job["log"]],
         config={"device": "cpu"},
