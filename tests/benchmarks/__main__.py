@@ -93,7 +93,9 @@ class Bench:
             "large": {
                 "large": lambda: large_rows.beyond_memory(self.features, self.scratch, *((2_000, 16) if quick else ())),
             },
-            "gpu": {"gpu": lambda: gpu_rows.on_the_gpu(self.features, self.published, self.scratch / "gpu", quick)},
+            "gpu": gpu_rows.on_the_gpu(self.features, self.published, self.scratch / "gpu", quick)
+            if table == "gpu"
+            else {},
             "scaling": {"scaling": lambda: scaling_rows.scaling(self.published, self.scratch / "scaling", quick)},
         }
         if quick:  # the real Snakemake is never quick

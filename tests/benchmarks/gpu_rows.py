@@ -1,7 +1,8 @@
 """The same rows on a GPU, and what only a GPU is for: a ResNet in bfloat16, and fifty networks together."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,27 @@ N_TOGETHER = 50
 NO_GPU = "no GPU"
 
 
-def on_the_gpu(features: Features, published: Path, folder: Path, quick: bool) -> Iterator[Row]:
-    """Time on the GPU. Without one, say so; if it is to be quick, take the same way on the CPU."""
-    has_gpu = torch.cuda.is_available()
-    if not has_gpu and not quick:
-        for name, target in PROMISES.items():
-            yield Row(name, "", "", target=target, note=NO_GPU)
-        return
-    device = torch.device("cuda" if has_gpu else "cpu")
-    for row in _rows(features, published, folder, quick, device):
-        yield row if has_gpu else dataclasses.replace(row, note=f"{NO_GPU}: on the CPU")
+def on_the_gpu(
+    features: Features, published: Path, folder: Path, quick: bool
+) -> dict[str, Callable[[], Iterator[Row]]]:
+    """Return what makes the rows, by name. Without a GPU they say so, or, if they are quick, take the CPU's way."""
+    if torch.cuda.is_available():
+        features.device = torch.device("cuda")
+        return _makers(features, published, folder, quick)
+    if not quick:
+        return {"gpu": _promised}
+    makers = _makers(features, published, folder, quick)
+    return {name: partial(_noted, make) for name, make in makers.items()}
+
+
+def _promised() -> Iterator[Row]:
+    for name, target in PROMISES.items():
+        yield Row(name, "", "", target=target, note=NO_GPU)
+
+
+def _noted(make: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    for row in make():
+        yield dataclasses.replace(row, note=f"{NO_GPU}: on the CPU")
 
 
 # what the table promises, for where there is no GPU
@@ -49,29 +61,36 @@ PROMISES = {
 }
 
 
-def _rows(features: Features, published: Path, folder: Path, quick: bool, device: torch.device) -> Iterator[Row]:
+def _makers(features: Features, published: Path, folder: Path, quick: bool) -> dict[str, Callable[[], Iterator[Row]]]:
+    device, data = features.device, features.dataset
     shapes = ((300, 16), (200, 32)) if quick else spectra_rows.SHAPES
-    bests: spectra_rows.Bests = {}
-    yield from spectra_rows.one_matrix(features, shapes, bests, device)
-    yield from spectra_rows.consecutive_steps(features, shapes, bests, device)
     sizes = (400, 16, 3) if quick else (stage_rows.N_SAMPLES, stage_rows.WIDTH, stage_rows.N_STEPS)
-    stages = stage_rows.stages_of(features, folder, published, *sizes, device=device.type)
-    yield from stage_rows.dumping(stages, 1 if quick else 2)
-    yield from stage_rows.whole_stage(stages, 1 if quick else 2)
-    data = features.dataset
-    yield from training_rows.against_a_plain_loop(data, *((400, 1, 1) if quick else (60_000, 3, 2)), device=device)
-    yield from training_rows.seeds_together(data, *((400, 1, 1) if quick else ()), device=device)
-    yield from measures_rows.measures(features, *((300, 16, 1) if quick else ()), device=device)
-    yield from resnet(data, *((8, 1, 1) if quick else (50_000, 2, 2)), device=device)
-    yield from training_rows.seeds_together(
-        data,
-        *((400, 1, 1) if quick else ()),
-        seeds=3 if quick else N_TOGETHER,
-        device=device,
-        least=10.0,
-        widths=(),
-        linear_widths=(32,) if quick else (32, 128),
-    )
+    bests: spectra_rows.Bests = {}
+
+    def stages() -> Iterator[Row]:
+        laid_out = stage_rows.stages_of(features, folder, published, *sizes, device=device.type)
+        yield from stage_rows.dumping(laid_out, 1 if quick else 2)
+        yield from stage_rows.whole_stage(laid_out, 1 if quick else 2)
+
+    few_images = (400, 1, 1) if quick else ()
+    return {
+        "matrix": lambda: spectra_rows.one_matrix(features, shapes, bests, device),
+        "steps": lambda: spectra_rows.consecutive_steps(features, shapes, bests, device),
+        "stages": stages,
+        "training": lambda: training_rows.against_a_plain_loop(data, *(few_images or (20_000, 3, 2)), device=device),
+        "block": lambda: training_rows.seeds_together(data, *few_images, device=device),
+        "measures": lambda: measures_rows.measures(features, *((300, 16, 1) if quick else ()), device=device),
+        "resnet": lambda: resnet(data, *((8, 1, 1) if quick else (50_000, 2, 2)), device=device),
+        "fifty": lambda: training_rows.seeds_together(
+            data,
+            *few_images,
+            seeds=3 if quick else N_TOGETHER,
+            device=device,
+            least=10.0,
+            widths=(),
+            linear_widths=(32,) if quick else (32, 128),
+        ),
+    }
 
 
 def resnet(

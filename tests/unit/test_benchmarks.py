@@ -267,7 +267,8 @@ with script_edge(job):
 
 @pytest.mark.timeout(600)
 def test_the_way_of_the_gpu_is_taken_on_the_cpu(bench):
-    rows = list(gpu_rows._rows(bench.features, bench.published, bench.scratch / "gpu", True, torch.device("cpu")))
+    makers = gpu_rows.on_the_gpu(bench.features, bench.published, bench.scratch / "gpu", quick=True)
+    rows = [row for make in makers.values() for row in make()]
     measured = {row.row for row in rows}
     promised = {
         name.replace("consecutive", "3 consecutive").replace(" MLP", "").replace(" CNN", "")
@@ -281,7 +282,8 @@ def test_the_way_of_the_gpu_is_taken_on_the_cpu(bench):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_without_a_gpu_the_table_says_so(bench):
-    rows = list(gpu_rows.on_the_gpu(bench.features, bench.published, bench.scratch / "gpu", quick=False))
+    makers = gpu_rows.on_the_gpu(bench.features, bench.published, bench.scratch / "gpu", quick=False)
+    rows = [row for make in makers.values() for row in make()]
     assert [row.row for row in rows] == list(gpu_rows.PROMISES)
     assert all(row.note == "no GPU" and row.ratio is None and row.target is not None for row in rows)
 
