@@ -134,10 +134,10 @@ def main(arguments: list[str] | None = None) -> int:
                     table.append(row)
                     print(_line(row), flush=True)
                 print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+                write_tables(options.out, options.table, table)  # all rows so far, should the rest not come to its end
     except FeaturespaceError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    write_tables(options.out, options.table, table)
     if options.update:
         include_table(PAGE, options.table, as_markdown(table, machine()))
     print(f"{time.monotonic() - started:.0f} s; the table: {options.out / options.table}.md and .csv")

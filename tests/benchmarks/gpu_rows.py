@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +79,7 @@ def _makers(features: Features, published: Path, folder: Path, quick: bool) -> d
         "training": lambda: training_rows.against_a_plain_loop(data, *(few_images or (20_000, 3, 2)), device=device),
         "block": lambda: training_rows.seeds_together(data, *few_images, device=device),
         "measures": lambda: measures_rows.measures(features, *((300, 16, 1) if quick else ()), device=device),
-        "resnet": lambda: resnet(data, *((8, 1, 1) if quick else (50_000, 2, 2)), device=device),
+        "resnet": lambda: resnet(data, *((8, 1, 1) if quick else (50_000, 2, 1)), device=device),
         "fifty": lambda: training_rows.seeds_together(
             data,
             *few_images,
@@ -99,35 +98,35 @@ def resnet(
     """Train ResNet-18, with the stem for small images, in bfloat16 autocast, against a plain float32 loop.
 
     The images are of CIFAR's size, 32 x 32, and have three channels, but they are Fashion-MNIST's, padded and repeated.
-    The check is that in float32 the same recipe learns a part of them as well, to a tenth and what chance leaves.
+    The check is that both learn them: test accuracies to three standard errors of the test split and a twentieth, which
+    is what seeds differ by after so short a training.
     """
     coloured = padded(dataset)
     coloured = dataclasses.replace(coloured, images=np.repeat(coloured.images, 3, axis=1))
-    part = few(coloured, n_train, max(8, n_train // 10))
-    exact = training_rows.training_spec(RESNET, epochs)
+    n_test = max(8, n_train // 10)
+    part = few(coloured, n_train, n_test)
     spec = training_rows.training_spec(RESNET, epochs, autocast="bfloat16")
-
-    def ours(part: PreparedDataset = part) -> list[dict[str, Any]]:
-        return training_rows.our_training(spec, part, device)
-
-    some = few(part, min(n_train, 2_000), 8)
-    histories = ours(some), training_rows.our_training(exact, some, device)
-    accuracies = [float(training_rows.final(history, "train_accuracy")[0]) for history in histories]
-    require(
-        abs(accuracies[0] - accuracies[1]) <= 0.1 + 3 * (0.25 / len(some.labels)) ** 0.5,
-        f"ResNet-18: accuracies {accuracies[0]:.3f} in bfloat16, {accuracies[1]:.3f} in float32",
+    grey = dataclasses.replace(part, images=part.images[:, :1])
+    to_colour = transforms.Compose(
+        [transforms.Grayscale(3), transforms.ToTensor(), transforms.Normalize([part.offset] * 3, [part.scale] * 3)]
     )
+    accuracies: dict[str, float] = {}
+
+    def ours() -> None:
+        history = training_rows.our_training(spec, part, device)
+        accuracies["ours"] = float(training_rows.final(history, "test_accuracy")[0])
 
     def plain() -> None:
-        to_colour = transforms.Compose(
-            [transforms.Grayscale(3), transforms.ToTensor(), transforms.Normalize([part.offset] * 3, [part.scale] * 3)]
-        )
-        grey = dataclasses.replace(part, images=part.images[:, :1])
-        training_rows.plain_loop(_small_resnet(), grey, epochs, to_colour, 0, device)
+        accuracies["plain"] = training_rows.plain_loop(_small_resnet(), grey, epochs, to_colour, 0, device)
 
     times = alternate({"ours": ours, "plain": plain}, repetitions)
+    said = f"accuracy {accuracies['ours']:.3f} and {accuracies['plain']:.3f}"
+    require(
+        abs(accuracies["ours"] - accuracies["plain"]) <= 0.05 + 3 * (0.25 / n_test) ** 0.5,
+        f"ResNet-18 in bfloat16, and plain in float32: {said}",
+    )
     name, case = "training ResNet-18 in bfloat16", f"{n_train} images of 32 x 32, {epochs} epochs"
-    yield speedup(name, case, "DataLoader loop, float32", times["ours"], times["plain"], 5.0)
+    yield speedup(name, case, "DataLoader loop, float32", times["ours"], times["plain"], 5.0, said)
 
 
 def _small_resnet() -> nn.Module:
