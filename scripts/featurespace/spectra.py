@@ -18,8 +18,7 @@ its square, and the residual of every triplet is measured.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -555,49 +554,18 @@ def _triplets_of_gram(
         )
         if converged:
             bases = found
-    if not bases or whole:
-        solved = _eigensolve([moments.gram(centring) for centring in centrings], vectors=not bases)
-        for centring, (eigenvalues, eigenvectors) in zip(centrings, solved, strict=True):
-            tails[centring] = eigenvalues.clamp(min=0.0).sqrt().flip(0)[wanted:]
-            if eigenvectors is not None:
-                bases[centring] = eigenvectors.flip(1)[:, :wanted].T.contiguous()
+    for centring in centrings:
+        if centring not in bases:
+            eigenvalues, eigenvectors = torch.linalg.eigh(moments.gram(centring))
+            bases[centring] = eigenvectors.flip(1)[:, :wanted].T
+        elif whole:
+            eigenvalues = torch.linalg.eigvalsh(moments.gram(centring))
+        else:
+            continue
+        tails[centring] = eigenvalues.clamp(min=0.0).sqrt().flip(0)[wanted:]
     ritz = _ritz_on_samples if moments.sample_side else _ritz_on_rows
     triplets = ritz(rows, moments, bases, matrix)
     return {c: replace(found, tail=tails[c] if whole else None) for c, found in triplets.items()}
-
-
-def _eigensolve(matrices: Sequence[torch.Tensor], vectors: bool) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Solve dense symmetric eigenproblems: eigenvalues, ascending, of each, and its eigenvectors, if they are wanted.
-
-    On a GPU at the same time, each from a thread and on a stream of its own: one leaves most of the GPU idle.
-    """
-
-    def solve(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if vectors:
-            eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
-            return eigenvalues, eigenvectors
-        return torch.linalg.eigvalsh(matrix), None
-
-    if len(matrices) == 1 or not matrices[0].is_cuda:
-        return [solve(matrix) for matrix in matrices]
-    device = matrices[0].device
-    here = torch.cuda.current_stream(device)
-    streams = [torch.cuda.Stream(device) for _ in matrices]
-    for stream in streams:
-        stream.wait_stream(here)
-
-    def solve_on(matrix: torch.Tensor, stream: torch.cuda.Stream) -> tuple[torch.Tensor, torch.Tensor | None]:
-        with torch.cuda.stream(stream):
-            return solve(matrix)
-
-    with ThreadPoolExecutor(len(matrices)) as pool:
-        solved = list(pool.map(solve_on, matrices, streams))
-    for stream, (eigenvalues, eigenvectors) in zip(streams, solved, strict=True):
-        here.wait_stream(stream)
-        for tensor in (eigenvalues, eigenvectors):
-            if tensor is not None:
-                tensor.record_stream(here)  # or its memory could be given away while it is still being read
-    return solved
 
 
 def _ritz_on_rows(

@@ -79,7 +79,7 @@ def _makers(features: Features, published: Path, folder: Path, quick: bool) -> d
         "training": lambda: training_rows.against_a_plain_loop(data, *(few_images or (20_000, 3, 2)), device=device),
         "block": lambda: training_rows.seeds_together(data, *few_images, device=device),
         "measures": lambda: measures_rows.measures(features, *((300, 16, 1) if quick else ()), device=device),
-        "resnet": lambda: resnet(data, *((8, 1, 1) if quick else (50_000, 2, 1)), device=device),
+        "resnet": lambda: resnet(data, *((8, 1, 1) if quick else (50_000, 1, 1)), device=device),
         "fifty": lambda: training_rows.seeds_together(
             data,
             *few_images,
@@ -105,28 +105,33 @@ def resnet(
     coloured = dataclasses.replace(coloured, images=np.repeat(coloured.images, 3, axis=1))
     n_test = max(8, n_train // 10)
     part = few(coloured, n_train, n_test)
-    spec = training_rows.training_spec(RESNET, epochs, autocast="bfloat16")
     grey = dataclasses.replace(part, images=part.images[:, :1])
     to_colour = transforms.Compose(
         [transforms.Grayscale(3), transforms.ToTensor(), transforms.Normalize([part.offset] * 3, [part.scale] * 3)]
     )
     accuracies: dict[str, float] = {}
 
-    def ours() -> None:
+    def ours(epochs: int) -> None:
+        spec = training_rows.training_spec(RESNET, epochs, autocast="bfloat16")
         history = training_rows.our_training(spec, part, device)
         accuracies["ours"] = float(training_rows.final(history, "test_accuracy")[0])
 
-    def plain() -> None:
+    def plain(epochs: int) -> None:
         accuracies["plain"] = training_rows.plain_loop(_small_resnet(), grey, epochs, to_colour, 0, device)
 
-    times = alternate({"ours": ours, "plain": plain}, repetitions)
+    longer = alternate({"ours": partial(ours, 2 * epochs), "plain": partial(plain, 2 * epochs)}, 1)
+    times = alternate({"ours": partial(ours, epochs), "plain": partial(plain, epochs)}, repetitions)
     said = f"accuracy {accuracies['ours']:.3f} and {accuracies['plain']:.3f}"
     require(
         abs(accuracies["ours"] - accuracies["plain"]) <= 0.05 + 3 * (0.25 / n_test) ** 0.5,
         f"ResNet-18 in bfloat16, and plain in float32: {said}",
     )
     name, case = "training ResNet-18 in bfloat16", f"{n_train} images of 32 x 32, {epochs} epochs"
-    yield speedup(name, case, "DataLoader loop, float32", times["ours"], times["plain"], 5.0, said)
+    against = "DataLoader loop, float32"
+    yield speedup(name, case, against, times["ours"], times["plain"], 5.0, said)
+    ours_more, plain_more = (max(longer[side] - times[side], 1e-9) for side in ("ours", "plain"))
+    note = "without what is done once: setting up, and evaluating both splits at the beginning and at the end"
+    yield speedup(name, f"{epochs} epochs more", against, ours_more, plain_more, None, note)
 
 
 def _small_resnet() -> nn.Module:
