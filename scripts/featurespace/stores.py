@@ -544,7 +544,7 @@ class ChunkWriter:
     """
 
     def __init__(self, draft: Path, layers: Mapping[str, int], n_samples: int, chunk_bytes: int = CHUNK_BYTES) -> None:
-        self._draft = draft
+        self.draft = draft
         self._n_samples = n_samples
         self._n_features = dict(layers)
         self._unfinished: dict[str, _ChunkDraft] = {}
@@ -582,7 +582,7 @@ class ChunkWriter:
         # Written without Zarr, whose machinery takes ten times as long as a small chunk's bytes.
         for first in range(start // rows * rows, stop, rows):
             key = _chunk_key(layer, [seed_index, step_index, first // rows, 0])
-            chunk = self._unfinished.pop(key, None) or _ChunkDraft(self._draft / key)
+            chunk = self._unfinished.pop(key, None) or _ChunkDraft(self.draft / key)
             begin, end = max(start, first), min(stop, first + rows)
             if chunk.n_bytes != 4 * n_features * (begin - first):
                 raise ValueError(f"rows {begin} onwards of {layer} do not follow those written before them")
