@@ -528,8 +528,9 @@ def test_other_edits_run_exactly_their_jobs(tiny, tmp_path, edit):
 def test_every_script_and_module_is_in_the_table():
     scripts = Path(__file__).parents[2] / "scripts"
     found = {str(path.relative_to(scripts)) for path in scripts.rglob("*.py")}
-    # nothing to test: files without code of their own, and what only the network's rule imports
+    # nothing to test: files without code of their own, what only the network's rule imports, and what no rule does
     found -= {str(path.relative_to(scripts)) for path in scripts.rglob("__init__.py")}
+    found -= {f"featurespace/{name}.py" for name in ("arrays", "exports", "recorder", "recordings")}
     assert found - set(CODE_EDITS) == {"retrieve_dataset.py"}
 
 
