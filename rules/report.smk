@@ -28,7 +28,12 @@ rule tabulate_runs:
         histories=of_runs("history.csv", PLAN.network_recipes),
         weights_digests=of_runs("weights.json", PLAN.network_recipes),
     output:
-        table="<results>/tables/runs.csv",
+        table=report(
+            "<results>/tables/runs.csv",
+            caption="../report/runs.rst",
+            category="Tables",
+            labels=labels_of("runs", "Table"),
+        ),
     log:
         "<logs>/tabulate_runs.log",
     benchmark:

@@ -46,8 +46,10 @@ def pack(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
     dict
         shape, low, high and u16, the numbers in C order.
     """
-    scaled = np.clip((np.asarray(values, float) - low) / (high - low), 0.0, 1.0) * (MISSING - 1)
-    codes = np.where(np.isfinite(scaled), np.rint(np.nan_to_num(scaled)), MISSING).astype("<u2")
+    values = np.asarray(values, float)
+    known = np.isfinite(values)
+    scaled = np.clip((np.where(known, values, low) - low) / (high - low), 0.0, 1.0) * (MISSING - 1)
+    codes = np.where(known, np.rint(scaled), MISSING).astype("<u2")
     return {"shape": list(codes.shape), "low": low, "high": high, "u16": base64.b64encode(codes.tobytes()).decode()}
 
 

@@ -101,13 +101,13 @@ class FigureEntry:
     def title(self) -> str:
         """What the figure is called: the words in bold that its caption begins with, else its name."""
         found = re.match(r"<p><strong>(.*?)</strong>", self.caption, re.DOTALL)
-        words = Markup(found[1]).striptags() if found else ""
+        words = Markup(found[1]).striptags() if found else ""  # ends of sentences are the page's to set
         return words.rstrip(".") or self.name
 
     @property
     def lead(self) -> Markup:
         """The first paragraph of the caption, without the title; all of it if it begins with anything else."""
-        first, end, _ = self.caption.partition("</p>")
+        first, end, _ = str(self.caption).partition("</p>")
         if not first.startswith("<p>"):
             return self.caption
         return Markup(re.sub(r"^<p><strong>.*?</strong>\s*", "<p>", first, count=1, flags=re.DOTALL) + end)
@@ -115,7 +115,7 @@ class FigureEntry:
     @property
     def more(self) -> Markup:
         """The paragraphs of the caption after the first."""
-        first, _, rest = self.caption.partition("</p>")
+        first, _, rest = str(self.caption).partition("</p>")
         return Markup(rest.strip()) if first.startswith("<p>") else Markup("")
 
 
@@ -480,8 +480,9 @@ def answer_lines(
 
     lines = []
     if claims is not None and len(claims):
-        texts = [_verdict_counts(part, headings_of(str(name)).title) for name, part in claims.groupby("ledger", sort=False)]
-        lines.append({"lead": "Claims", "text": " ".join(texts), "figure": ""})
+        by_ledger = claims.groupby("ledger", sort=False)
+        counted = [_verdict_counts(part, headings_of(str(name)).title) for name, part in by_ledger]
+        lines.append({"lead": "Claims", "text": " ".join(counted), "figure": ""})
     leads = {"raw": "With the mean (raw)", "centred": "Without the mean (centred)"}
     for centring in CENTRINGS:
         texts = {name: text for name in datasets if (text := _closeness(rows[name], centring, tables, recipes, name))}

@@ -392,8 +392,8 @@ def rasterise_clouds(figure: Figure) -> int:
     n_rasterised = 0
     for axes in figure.findobj(Axes):
         markers = [line for line in axes.lines if line.get_marker() not in ("", " ", "None", None)]
-        points = [(artist, len(np.atleast_1d(artist.get_xdata()))) for artist in markers]
-        points += [(artist, len(artist.get_offsets())) for artist in axes.collections]
+        points: list[tuple[Artist, int]] = [(line, np.size(line.get_xdata())) for line in markers]
+        points += [(cloud, len(np.asarray(cloud.get_offsets()))) for cloud in axes.collections]
         if sum(n for _, n in points) < CLOUD:
             continue
         for artist, n in points:

@@ -58,8 +58,10 @@
       return String(size >= 1000 ? Math.round(value) : Number(value.toPrecision(3))).replace("-", "−");
     }
     const [mantissa, exponent] = value.toExponential(1).split("e");
-    return `${mantissa}·10^${Number(exponent)}`.replaceAll("-", "−");
+    return `${mantissa.replace("-", "−")}·${powerText(Number(exponent))}`;
   }
+
+  const powerText = (power) => `10${[...String(power)].map((sign) => (sign === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign])).join("")}`;
 
   const epochText = (epoch) => `epoch ${Number(epoch.toPrecision(4))}`;
 
@@ -121,7 +123,8 @@
 
   function rangeText(number, kind) {
     if (number.n < 2 || !Number.isFinite(number.value)) return "";
-    return `${write(number.low, kind)} to ${write(number.high, kind)} over ${number.n} seeds`;
+    const [low, high] = [write(number.low, kind), write(number.high, kind)];
+    return low === high ? "" : `${low} to ${high} over ${number.n} seeds`;
   }
 
   // --- the heat map ---
@@ -175,8 +178,8 @@
 
   function buildMatrix(key, rows, references) {
     const table = make("table", { class: "matrix", role: "grid" });
-    const caption = table.createCaption();
-    caption.className = "null";
+    const caption = make("p", { class: "null caption", id: "x-matrix-caption" });
+    table.setAttribute("aria-labelledby", caption.id);
     const head = table.createTHead().insertRow();
     head.append(make("td"));
     for (const { name } of references) {
@@ -222,7 +225,7 @@
       next.element.tabIndex = 0;
       next.element.focus();
     });
-    ui.plate.replaceChildren(table, make("div", { class: "bar" }));
+    ui.plate.replaceChildren(caption, table, make("div", { class: "bar" }));
     if (rows.length === 0) ui.plate.replaceChildren(make("p", {}, "No recipe is selected."));
   }
 
@@ -257,7 +260,8 @@
       const series = shown().map((name) => {
         const row = part().rows[name];
         let reference = part().references.indexOf(ui.reference.value === "seeds" ? name : ui.reference.value);
-        if (ui.reference.value === name) reference = -1;
+        // a run of one step is its own end
+        if (ui.reference.value === name || (ui.reference.value === "own" && row.epochs.length === 1)) reference = -1;
         const points = row.epochs.map((x, step) => ({ x, ...angleAt(name, column, step, reference) }));
         return { name, points };
       });
@@ -309,6 +313,20 @@
     const ticks = [];
     for (let tick = Math.ceil(low / step - 1e-9); tick * step <= high + 1e-9 * step; tick += 1) ticks.push(tick * step);
     return ticks;
+  }
+
+  // Powers of ten, six or so; over less than two decades also their double and fivefold.
+  function logTicks(low, high) {
+    const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+    const every = Math.ceil((last - first) / 6);
+    const powers = Array.from({ length: last - first + 1 }, (_, i) => first + i).filter((power) => power % every === 0);
+    const digits = high / low < 100 ? [1, 2, 5] : [1];
+    return powers.flatMap((power) => digits.map((digit) => digit * 10 ** power)).filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+  }
+
+  function tickText(tick) {
+    const power = Math.log10(tick);
+    return tick < 1e-3 && Math.abs(power - Math.round(power)) < 1e-9 ? powerText(Math.round(power)) : write(tick, "measure");
   }
 
   // Over more than 30 epochs the axis is linear up to 1 and logarithmic beyond, as in the figures.
@@ -364,11 +382,9 @@
     const ySpan = yHigh - yLow || 1;
     const atY = (y) => box.bottom - 6 - ((up(y) - yLow) / ySpan) * (box.bottom - box.top - 12);
 
-    const decades = ticksOf(Math.ceil(yLow), Math.floor(yHigh), 6).filter(Number.isInteger);
-    const yTicks = isLog && decades.length > 1 ? decades.map((power) => 10 ** power) : isLog ? [low, Math.sqrt(low * high), high] : ticksOf(low, high, 6);
-    for (const tick of yTicks) {
+    for (const tick of isLog ? logTicks(low, high) : ticksOf(low, high, 6)) {
       draw(svg, "line", { class: "grid", x1: box.left, x2: box.right, y1: atY(tick), y2: atY(tick) });
-      draw(svg, "text", { class: "tick", x: box.left - 6, y: atY(tick) + 4, "text-anchor": "end" }, write(tick, "measure"));
+      draw(svg, "text", { class: "tick", x: box.left - 6, y: atY(tick) + 4, "text-anchor": "end" }, tickText(tick));
     }
     const whole = ticksOf(across(places[0]), across(most), width < 500 ? 5 : 9);
     const powers = [0, 1, 10, 100, 1000, 10000, 100000].filter((tick) => tick <= most);
@@ -451,7 +467,6 @@
   function readout(found, cursor) {
     const table = make("table");
     table.createCaption().textContent = `At ${found.x.text(cursor)}${view() === "curves" ? "" : `, ${epochText(epoch())}`}`;
-    table.caption.className = "null";
     const head = table.createTHead().insertRow();
     const several = chart.drawn.some((line) => line.points.some((point) => point.n > 1));
     for (const text of ["Recipe", found.y.label, ...(several ? ["over seeds"] : [])]) head.append(make("th", { scope: "col" }, text));
@@ -537,7 +552,8 @@
     ui.epoch.disabled = ui.play.disabled = epochs.length < 2;
     const here = names();
     ui.count.textContent = `${here.filter((name) => selected.has(name)).length} of ${here.length} shown`;
-    ui.note.textContent = part().notes.length ? `To keep this page small: ${part().notes.join("; ")}. The tables beside it hold everything.` : "";
+    const about = { matrix: "Rows: recipes at the slider's epoch. Columns: last steps, averaged over their seeds; on the diagonal those of the recipe's other seeds. ", curves: "A run is at 0° from its own last step whatever training does. " }[view()] ?? "";
+    ui.note.textContent = about + (part().notes.length ? `To keep this page small: ${part().notes.join("; ")}. The tables beside it hold everything.` : "");
   }
 
   const names = () => Object.keys(part().rows).filter((name) => name !== "data");
@@ -661,6 +677,7 @@
   }).observe(ui.plate);
   window.addEventListener("hashchange", openTarget);
   ui.epoch.max = ui.epoch.value = 0; // the first view stands at the last step
+  ui.place.max = ui.place.value = 0; // and at the first component
   update();
   openTarget();
 })();
