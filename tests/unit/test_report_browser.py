@@ -209,13 +209,15 @@ def test_paper_has_everything_and_no_controls(made_page: Path, visit: Callable[.
     page.emulate_media(media="print")
     shown = "[...document.querySelectorAll('input, select, button, nav')].filter((e) => e.checkVisibility()).length"
     assert page.evaluate(shown) == 0
-    closed = """[...document.querySelectorAll("main details:not(.interactive *)")]
+    closed = """[...document.querySelectorAll("main details:not(.interactive *):not(.on-screen)")]
       .map((part) => [part.open, part.lastElementChild.getBoundingClientRect().height])"""
     parts = page.evaluate(closed)
     assert len(parts) > 5
     assert all(not is_open and height > 0 for is_open, height in parts)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    page.set_viewport_size({"width": 700, "height": 1000})  # A4 within its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
     assert page.pdf(format="A4").count(b"/Type /Page\n") >= 4
 
 
