@@ -49,6 +49,13 @@ COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if
 
 CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8") for name in STUDY.figures}
 
+
+def labels_of(name, kind="Figure"):
+    """Return what Snakemake's own report lists a file under: the words in bold that its caption begins with."""
+    caption = (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8")
+    return {kind: caption.removeprefix("**").partition("**")[0].rstrip(".")}
+
+
 # What is kept, or deleted as soon as everything that reads it has run. What is small and cheap is always kept: to make
 # it again would make again everything below.
 features_store = directory if STUDY.keep_features else lambda path: temp(directory(path))

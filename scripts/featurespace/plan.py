@@ -162,6 +162,11 @@ class Plan:
         """Whether anything that the study asks for is about P-vectors: some studies are about layers alone."""
         return "p-vectors" in self.study.ledgers or bool({*self.study.figures} - {*LAYER_FIGURES, *OTHER_FIGURES})
 
+    @property
+    def decomposes(self) -> bool:
+        """Whether anything that the study asks for is about the spectra of its recipes."""
+        return self.compares_angles or "spectra" in self.study.figures
+
     def is_downloaded(self, dataset: str) -> bool:
         """Say whether a data set has files to retrieve."""
         return isinstance(self.study.datasets[dataset], Retrieved)
@@ -483,7 +488,7 @@ class Plan:
             "spectra": ["feature_layer"],
             "layers": [],
             "explained_variance": ["task", "kind", "feature_layer"],
-            "report": ["task"],
+            "report": ["task", "feature_layer"],
         }
         keys = ["name", "dataset", *also.get(figure, ["task", "kind"])]
         spec: dict[str, Any] = {"recipes": self._about(self.own_recipes, *keys)["recipes"]}

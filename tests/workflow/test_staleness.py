@@ -461,6 +461,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/figures/layers.py": plots("layers", "linear_depth", "transfer"),
     "featurespace/run_table.py": RUN_TABLE,
     "featurespace/report.py": REPORT,
+    "featurespace/explorer.py": REPORT,
 }
 
 
@@ -503,10 +504,13 @@ OTHER_EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
         )
         for name in ("p-vectors", "layerwise", "trained")
     },
-    "the template of the report": (
-        lambda root: append(root / "scripts/featurespace/templates/report.html.j2", "<!-- edited -->"),
-        REPORT,
-    ),
+    **{
+        f"the report's {part}": (
+            lambda root, part=part: append(root / f"scripts/featurespace/templates/report.{part}", "\n"),
+            REPORT,
+        )
+        for part in ("html.j2", "css", "js")
+    },
     "a touch of a digest": (lambda root: (root / "results/tiny/datasets/rows/dataset.json").touch(), set()),
     "a touch of a table": (lambda root: (root / "results/tiny/tables/runs.csv").touch(), set()),
     "a touch of everything that was made": (touch_results, set()),
