@@ -8,7 +8,15 @@ from featurespace.checksums import sha256
 from featurespace.files import write_bytes_atomically, write_json
 from featurespace.script import script_edge
 
-PACKAGES = ("torch", "numpy", "scipy", "zarr", "xarray", "matplotlib", "snakemake")  # that numbers or pictures depend on
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "zarr",
+    "xarray",
+    "matplotlib",
+    "snakemake",
+)  # that numbers or pictures depend on
 
 if __name__ == "__main__":
     with script_edge(snakemake) as job:
