@@ -11,6 +11,7 @@ before anything of its page is run. Words behind the language say why a block is
 """
 
 import ast
+import copy
 import json
 import os
 import re
@@ -168,6 +169,7 @@ def test_what_is_not_run_says_why(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_studies_are_valid(page):
+    sections: dict[str, Any] = {}  # as the page has them so far: what follows may build on them
     for block in blocks(page):
         if block.language != "yaml" or block.remark:
             continue
@@ -177,13 +179,24 @@ def test_studies_are_valid(page):
         if "study" not in study:
             unknown = study.keys() - Study.model_fields.keys()
             assert not unknown, f"{block}: neither a study nor sections of one ({', '.join(sorted(unknown))})"
-            study = with_sections(study)
+            merge(sections, study)
+            study = with_sections(sections)
         parse_study(study, str(block))
+
+
+def merge(study: dict[str, Any], section: dict[str, Any]) -> None:
+    """Put sections into a study; what is of another kind takes the place of what was there."""
+    for key, value in section.items():
+        there = study.get(key)
+        if isinstance(value, dict) and isinstance(there, dict) and value.get("kind") == there.get("kind"):
+            merge(there, value)
+        else:
+            study[key] = copy.deepcopy(value)
 
 
 def with_sections(sections: dict[str, Any]) -> dict[str, Any]:
     """Complete sections to a study: the data set and the recipe that they do not have."""
-    study: dict[str, Any] = {"study": "sections", **sections}
+    study: dict[str, Any] = {"study": "sections", **copy.deepcopy(sections)}
     datasets = study.setdefault("datasets", {"digits": {"kind": "digits"}})
     name = next(iter(datasets))
     mlp = {"dataset": name, "model": {"kind": "mlp", "widths": [8]}, "schedule": {"epochs": 1}}
@@ -269,20 +282,12 @@ def files_of(page: str) -> dict[str, str]:
     return files
 
 
-def merge(study: dict[str, Any], section: dict[str, Any]) -> None:
-    for key, value in section.items():
-        if isinstance(value, dict) and isinstance(study.get(key), dict):
-            merge(study[key], value)
-        else:
-            study[key] = value
-
-
 def project(root: Path, page: str) -> Path:
     """Copy the project, and write the files that a page has."""
     root.mkdir()
     for part in (*PARTS, "studies"):
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-        copy(ROOT / part, root / part)
+        copying = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+        copying(ROOT / part, root / part)
     # Where the published files are has no part in what would run, and differs from machine to machine.
     for study in (root / "studies").glob("*.yaml"):
         study.write_text(re.sub(r"\n? *,? source: /[^,}\n]+", "", study.read_text()))
