@@ -4,6 +4,7 @@
 
 
 rule publish_figure:
+    """Documentation: docs/figures/<study>-<figure>.svg, and where it is from."""
     input:
         svg="<results>/figures/{figure}.svg",
         csv="<results>/figures/{figure}.csv",
