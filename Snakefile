@@ -48,6 +48,7 @@ include: "rules/comparison.smk"
 include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/docs.smk"
 
 
 rule all:

@@ -389,6 +389,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "write_study.py": STUDY,
     "write_report.py": REPORT,
     "verify.py": set(),
+    "publish_figure.py": set(),
     **{f"plot_{name}.py": plots(name) for name in FIGURES},
     # the library
     "featurespace/config.py": set(),
