@@ -111,7 +111,7 @@ BROKEN = [
     ("recipes.mlp.schedule.drop_factor", 0.5, "recipes.mlp.schedule.drop_factor", "step"),
     ("recipes.seen.model", {"kind": "wide-resnet", "depth": 27}, "recipes.seen.model.depth", "6 n + 4"),
     ("recipes.seen.model", {"kind": "resnet", "depth": 19}, "recipes.seen.model.depth", "19"),
-    ("recipes.seen.model", {"kind": "torchvision", "name": "resnet19"}, "recipes.seen.model.name", "'resnet18'"),
+    ("recipes.seen.model", {"kind": "torchvision", "name": "resnet19"}, "recipes.seen.layers", "resnet18"),
     ("recipes.seen.model", {"kind": "noise"}, "recipes.seen.model.kind", "go together"),
     ("recipes.mlp.task", "noise", "recipes.mlp.model.kind", "go together"),
     ("recipes.seen.model", {"kind": "densenet", "blocks": [1] * 7}, "recipes.seen.model", "28 x 28"),
