@@ -98,7 +98,7 @@ _PRETRAINED = (
     "weights",
     "weights_backbone",
 )
-LibraryName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.]*$", max_length=100)]
+LibraryName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.]*[a-z0-9])?$", max_length=100)]
 LAYER_PATTERN = r"[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)*"
 # strict: YAML's `yes`, `1` and "1" must not slide into one another
 StrictBool = Annotated[bool, Field(strict=True)]
@@ -784,13 +784,13 @@ class Recipe(Section):
         if len(feature_layer) > 200 or is_glob(feature_layer) or not re.fullmatch(LAYER_PATTERN, feature_layer):
             raise ValueError(f"feature_layer: {feature_layer[:60]!r} is no path of one module, such as blocks.3")
         if not any(matches_layer(layer, feature_layer) for layer in self.layers):
-            raise ValueError(f"layers: the feature layer {feature_layer!r} must be among them")
+            raise ValueError(f"feature_layer: {feature_layer!r} must be among `layers`, or fit a glob there")
 
 
 def own_feature_layer(recipe: Recipe) -> str | None:
     """Return the feature layer of a network that is built elsewhere: the one named, or the last path of `layers`."""
     paths = [layer for layer in recipe.layers or [] if not is_glob(layer)]
-    return recipe.feature_layer or (paths[-1] if paths else None)
+    return paths[-1] if recipe.feature_layer is None and paths else recipe.feature_layer
 
 
 def feature_layer_of(recipe: Recipe) -> str:

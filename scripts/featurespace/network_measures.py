@@ -54,7 +54,7 @@ from featurespace.weights import KeptWeights
 
 COLUMNS = ["dataset", "recipe", "block", "seed", "step", "epoch", "layer", "depth", "quantity", "value"]
 OUTPUT = "output"  # the layer that gives the prediction, in the networks of this library
-PREDICTION = "the prediction"  # among the layers that a forward pass gives; no layer is called so
+PREDICTION = "output of the network"  # among the layers that a forward pass gives; no layer is called so
 HELD_BYTES = 2**31  # features that are held at a time; a layer that is larger is computed anew at each pass over it
 
 Values = list[tuple[str, str, float]]  # layer ("" for the whole network), quantity, value
