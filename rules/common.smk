@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from featurespace.closure import CodeIndex
+from featurespace.closure import CodeIndex, OwnCode
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
 from featurespace.plan import Plan
@@ -43,6 +43,20 @@ except FeaturespaceError as error:
 PLAN = Plan(STUDY)
 CODE = CodeIndex(Path(workflow.basedir) / "scripts")
 
+# Where a study's own modules are looked for, before what is installed.
+python_path = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+module_path = list(dict.fromkeys([*(os.path.dirname(path) or "." for path in study_files), "."]))
+OWN_CODE = OwnCode([Path(path).resolve() for path in (*module_path, *python_path)])
+OWN_FILES = {}
+for name, factory in PLAN.factories.items():
+    try:
+        OWN_FILES[name] = OWN_CODE.of_function(factory)
+    except FeaturespaceError as error:
+        sys.exit(f"featurespace: {study_name}: recipes.{name}.model.factory: {error}")
+
+# What jobs have to know, and what makes no result stale: where own modules are, and layers to look for before training.
+config |= {"module_path": module_path if OWN_FILES else [], "tapped_layers": PLAN.tapped_layers}
+
 # How this study is run, for the report to say: the same wherever the project's directory is.
 command_files = [path if not path.startswith("..") else Path(path).name for path in study_files]
 COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if command_files else [])])
@@ -61,6 +75,12 @@ def labels_of(name, kind="Figure"):
 features_store = directory if STUDY.keep_features else lambda path: temp(directory(path))
 
 
+def code_of_run(script):
+    """Digest a script as `code_of`, and with it what builds the network of a recipe, if that is the user's own."""
+    code = code_of(script)
+    return of_wildcards(lambda w: code | {"own": OWN_FILES[w.recipe]} if w.recipe in OWN_FILES else code)
+
+
 def code_of(script, *data_files):
     """Digest a script and all local modules it imports: the part of a rule's parameters that is its code."""
     try:
@@ -69,10 +89,12 @@ def code_of(script, *data_files):
         sys.exit(f"featurespace: {error}")
 
 
-# Recipes whose features are drawn at random have no networks, so that other rules make their stores.
-is_noise = "|".join(re.escape(name) for name in PLAN.noise_recipes) or "(?!)"
+# Recipes whose features are drawn at random have no networks, so that other rules make their stores; nor are those
+# trained whose weights were saved elsewhere.
+is_noise, is_saved = ("|".join(map(re.escape, names)) or "(?!)" for names in (PLAN.noise_recipes, PLAN.saved_recipes))
 NETWORK_RECIPE = rf"(?!(?:{is_noise})/){NAME}"
-NOISE_RECIPE = is_noise
+TRAINED_RECIPE = rf"(?!(?:{is_noise}|{is_saved})/){NAME}"
+NOISE_RECIPE, SAVED_RECIPE = is_noise, is_saved
 
 
 def of_runs(name, recipes=None):

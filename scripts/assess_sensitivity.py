@@ -38,7 +38,8 @@ def networks_of(
         If ends and spectra are not over the same samples.
     """
     for store, (path, digest) in zip(ends, spectra, strict=True):
-        groups = {level: read_group(path, layer, digest) for level, layer in depth_levels(recipe["layers"]).items()}
+        layers = read_group(path, "", digest).attrs["layers"]
+        groups = {level: read_group(path, layer, digest) for level, layer in depth_levels(layers).items()}
         for group in groups.values():
             require_same_samples(store.attrs["sample_set_hash"], group.attrs["sample_hash"], str(store.path), path)
         deepest = groups["last"].attrs["depth"]

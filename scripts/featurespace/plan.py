@@ -21,10 +21,13 @@ from featurespace.config import (
     Contrast,
     Digits,
     ImageSection,
+    Module,
     Orthonormal,
     Recipe,
     Retrieved,
+    Saved,
     Study,
+    feature_layer_of,
     same_shape,
 )
 
@@ -83,6 +86,25 @@ class Plan:
         return [name for name in self.recipes if self.recipe(name).task == "noise"]
 
     @cached_property
+    def saved_recipes(self) -> list[str]:
+        """The recipes whose weights were saved elsewhere."""
+        return [name for name in self.recipes if self.recipe(name).weights is not None]
+
+    @cached_property
+    def factories(self) -> dict[str, str]:
+        """The functions of the user's that build networks, by recipe: `package.module:function`."""
+        models = {name: self.recipe(name).model for name in self.recipes}
+        return {name: model.factory for name, model in models.items() if isinstance(model, Module)}
+
+    @cached_property
+    def tapped_layers(self) -> dict[str, list[str]]:
+        """The layers, by path or glob, of the recipes whose networks are built elsewhere."""
+        return {name: self.layers(name) for name in self.recipes if self._is_own(name)}
+
+    def _is_own(self, recipe: str) -> bool:
+        return architectures.is_own(self.recipe(recipe).model.model_dump())
+
+    @cached_property
     def population_recipes(self) -> list[str]:
         """The recipes over which statistics are taken: members of sweeps, and classifiers."""
         return [name for name in self.recipes if self.population(name) or self.recipe(name).task == "classify"]
@@ -126,6 +148,9 @@ class Plan:
 
     def seeds(self, recipe: str) -> list[int]:
         """Return a recipe's seeds, in the study's order: one that is added at the end leaves full blocks alone."""
+        weights = self.recipe(recipe).weights
+        if weights is not None:
+            return list(dict.fromkeys(saved.seed for saved in weights))
         own = self.recipe(recipe).seeds
         seeds = self.study.seeds if own is None else own
         return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -205,21 +230,22 @@ class Plan:
         return min(n, sample_set.limit or n)
 
     def layers(self, recipe: str) -> list[str]:
-        """Return the layers that are dumped, shallowest first."""
+        """Return the layers that are dumped, shallowest first; as written where only the network knows its layers."""
         section = self.recipe(recipe)
+        if self._is_own(recipe):
+            return list(section.layers or [])
         names = architectures.layer_names(section.model.model_dump())
         return [name for name in names if section.layers is None or name in section.layers]
 
     def feature_layer(self, recipe: str) -> str:
         """Return the layer whose P-vector stands for the recipe."""
-        section = self.recipe(recipe)
-        return section.feature_layer or architectures.feature_layer(section.model.model_dump())
+        return feature_layer_of(self.recipe(recipe))
 
     def loss(self, recipe: str) -> str | None:
         """Return what a recipe's training lowers; nothing if it is not trained."""
         section = self.recipe(recipe)
         match section.task:
-            case "untrained" | "noise":
+            case "untrained" | "saved" | "noise":
                 return None
             case "reconstruct" | "denoise":
                 return "mse"
@@ -246,17 +272,24 @@ class Plan:
             "block": block,
             "dataset": section.dataset,
             "seeds": self.blocks(recipe)[block],
-            "model": section.model.model_dump(),
+            "model": self._model(recipe),
             "head": section.head.model_dump() if section.head else None,
             "dtype": section.dtype,
             "threads": section.threads,
         }
 
+    def _model(self, recipe: str) -> dict[str, Any]:
+        """Return the architecture; of a network of this library without what only others take."""
+        model = self.recipe(recipe).model.model_dump()
+        return (
+            model if self._is_own(recipe) else {key: model[key] for key in model if key not in ("arguments", "inputs")}
+        )
+
     def _optimiser(self, recipe: str) -> dict[str, Any] | None:
         """Return the optimiser's section, which may be left to its defaults; nothing where nothing is trained."""
         section = self.recipe(recipe)
         if section.schedule is None:
-            return None
+            return None  # not trained, or not here
         return section.optimiser.model_dump() if section.optimiser else DEFAULT_OPTIMISER
 
     def _contrast(self, recipe: str) -> dict[str, Any] | None:
@@ -269,7 +302,8 @@ class Plan:
     def _pooling(self, recipe: str) -> str | None:
         """Return how maps of features are pooled; nothing where layers have no maps."""
         section = self.recipe(recipe)
-        return section.pooling if section.model.kind in architectures.CONVOLUTIONAL_KINDS else None
+        has_maps = section.model.kind in architectures.CONVOLUTIONAL_KINDS or self._is_own(recipe)
+        return section.pooling if has_maps else None
 
     def train_run(self, recipe: str, block: int) -> dict[str, Any]:
         """Everything that decides a run's weights, apart from its data."""
@@ -290,6 +324,25 @@ class Plan:
             }
         )
 
+    def import_weights(self, recipe: str, block: int) -> dict[str, Any]:
+        """Of which seeds, steps and epochs the files of a block are, in their order, and what the networks learned."""
+        spec = self.train_run(recipe, block)
+        of_files = [
+            {"seed": saved.seed, "step": saved.step, "epoch": float(saved.step if saved.epoch is None else saved.epoch)}
+            for saved in self._saved(recipe, block)
+        ]
+        return normalised(spec | {"weights": of_files})
+
+    def weight_files(self, recipe: str, block: int) -> list[str]:
+        """Return the files of a block's weights, in the order of `import_weights`."""
+        return [saved.file for saved in self._saved(recipe, block)]
+
+    def _saved(self, recipe: str, block: int) -> list[Saved]:
+        weights, seeds = self.recipe(recipe).weights or [], self.blocks(recipe)[block]
+        return sorted(
+            (saved for saved in weights if saved.seed in seeds), key=lambda saved: (seeds.index(saved.seed), saved.step)
+        )
+
     def _dump(self, recipe: str, block: int, layers: list[str]) -> dict[str, Any]:
         section = self.recipe(recipe)
         contrast = self._contrast(recipe)
@@ -298,6 +351,8 @@ class Plan:
             "pooling": self._pooling(recipe),
             "projection": {key: contrast[key] for key in ("hidden", "width")} if contrast else None,
             "sample_set": self.study.datasets[section.dataset].sample_set.model_dump(),
+            # among which a layer has its depth
+            **({"taps": self.layers(recipe)} if self._is_own(recipe) else {}),
         }
 
     def dump_features(self, recipe: str, block: int) -> dict[str, Any]:
@@ -327,6 +382,7 @@ class Plan:
                 "batch_size": section.schedule.batch_size if section.schedule else None,
                 "rank_energy": self.study.analysis.measures.rank_energy,
             }
+            | ({"feature_layer": self.feature_layer(recipe)} if self._is_own(recipe) else {})
         )
 
     def predict_layers(self, recipe: str, block: int) -> dict[str, Any]:
@@ -384,7 +440,7 @@ class Plan:
             "dataset": section.dataset,
             "task": section.task,
             "kind": section.model.kind,
-            "model": section.model.model_dump(),
+            "model": self._model(recipe),
             "init": section.init.model_dump(),
             "output_scale": section.output_scale,
             "head": section.head.model_dump() if section.head else None,
@@ -393,7 +449,7 @@ class Plan:
             "feature_layer": self.feature_layer(recipe),
             "blocks": len(self.blocks(recipe)),
             "population": self.population(recipe),
-            "epochs": section.schedule.epochs if section.schedule else 0,
+            "epochs": section.schedule.epochs if section.schedule else self._saved_epochs(recipe),
             "augmentation": section.augmentation.model_dump() if section.augmentation else None,
             "dtype": section.dtype,
             "autocast": section.autocast,
@@ -404,6 +460,12 @@ class Plan:
             "n_seeds": len(self.seeds(recipe)),
         }
         return {key: facts[key] for key in keys}
+
+    def _saved_epochs(self, recipe: str) -> float:
+        """Return the last epoch of weights that were saved elsewhere; 0 if nothing was trained anywhere."""
+        weights = self.recipe(recipe).weights or []
+        epochs = [saved.step if saved.epoch is None else saved.epoch for saved in weights]
+        return max(epochs, default=0)
 
     def _about(self, recipes: list[str], *keys: str) -> dict[str, Any]:
         return {
@@ -438,7 +500,7 @@ class Plan:
 
     def assess_sensitivity(self) -> dict[str, Any]:
         """Which runs are compared on parts of their features, and which parts."""
-        keys = ("name", "dataset", "blocks", "task", "kind", "model", "layers")
+        keys = ("name", "dataset", "blocks", "task", "kind", "model")
         return normalised(self.study.analysis.sensitivity.model_dump() | self._about(self.own_recipes, *keys))
 
     def correlate_population(self) -> dict[str, Any]:
@@ -518,6 +580,10 @@ class Plan:
         spec: dict[str, Any] = {
             "recipes": [self._facts(name, *about, *(keys if name in described else [])) for name in named]
         }
+        if figure == "collapse":
+            for facts in spec["recipes"]:
+                if facts["name"] in described and self._is_own(facts["name"]):
+                    facts["feature_layer"] = self.feature_layer(facts["name"])
         if described is self.theory_recipes:
             used = {self.recipe(name).dataset for name in named if name in described}
             spec["datasets"] = [self._dataset_facts(name) for name in self.used_datasets if name in used]

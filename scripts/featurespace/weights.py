@@ -39,9 +39,7 @@ def write_tensors(
     str
         The SHA-256 of the file, in hex.
     """
-    content = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
-    )
+    content = safetensors.torch.save(_apart(tensors), metadata)
     draft = path.with_name(f".{path.name}.draft")
     with full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +50,19 @@ def write_tensors(
                 os.fsync(file.fileno())
         draft.replace(path)
     return hashlib.sha256(content).hexdigest()
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU that share no memory: two names of one tensor are written twice."""
+    apart: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for name, tensor in tensors.items():
+        apart[name] = tensor.detach().cpu().contiguous()
+        memory = apart[name].untyped_storage().data_ptr()
+        if memory in known:
+            apart[name] = apart[name].clone()
+        known.add(memory)
+    return apart
 
 
 def publish(kept: Path, folder: str | Path, digest: str | Path, facts: Mapping[str, Any]) -> None:

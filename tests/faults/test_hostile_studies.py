@@ -191,6 +191,17 @@ def names() -> Iterator[Broken]:
         yield Broken(with_value(("recipes", "mlp", "dataset"), name), "recipes.mlp.dataset: ")
         yield Broken(with_value(("recipes", "mlp", "feature_layer"), name), "recipes.mlp.feature_layer: ")
         yield Broken(with_value(("recipes", "mlp", "layers"), [name]), "recipes.mlp.layers")
+        yield Broken(with_value(("recipes", "mlp", "model"), name), "recipes.mlp")
+        for factory in (f"{name}:build", f"nets:{name}") if name not in ("A", "x" * 49) else ():  # Python's names
+            own = recipe | {"model": factory, "layers": ["a"]}
+            yield Broken(with_value(("recipes", "mlp"), own), "recipes.mlp.model.factory: ")
+        own = recipe | {"model": "nets:build", "layers": ["a"]}
+        yield Broken(with_value(("recipes", "mlp"), own | {"feature_layer": name}), "recipes.mlp.feature_layer: ")
+        named = {"kind": "timm", "name": name}
+        if name != "x" * 49:  # it could be one
+            yield Broken(with_value(("recipes", "mlp"), own | {"model": named}), "recipes.mlp.model.name: ")
+        weights = [{"step": 0, "file": name}]
+        yield Broken(with_value(("recipes", "mlp", "weights"), weights), "recipes.mlp.weights.0.file: ")
         yield Broken(with_value(("sweeps", "few", "base"), name), "sweeps.few.base: ")
         yield Broken(with_value(("sweeps", "few", "set"), {name: 1}), "sweeps.few")
         yield Broken(with_value(("figures",), [name]), "figures.0: ")

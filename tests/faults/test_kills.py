@@ -162,6 +162,21 @@ def test_a_killed_retrieval_brings_the_same_files(tmp_path, record_fault):
     record_fault(where="retrieve_dataset", fault=MOMENT, outcome=SAME, times=n)
 
 
+@pytest.mark.skipif(not THOROUGH, reason="with `make faults` only")
+def test_a_killed_import_of_weights_brings_the_same(tiny, tmp_path, record_fault):
+    study = {key: copy.deepcopy(TINY[key]) for key in ("study", "device", "datasets")}
+    checkpoints = sorted((tiny.root / "results/tiny/runs/mlp/block-0/weights/seed-0").iterdir())
+    weights = [{"step": i, "file": str(path)} for i, path in enumerate(checkpoints)]
+    network = {"dataset": "digits", "model": TINY["recipes"]["mlp"]["model"], "weights": weights}
+    study |= {"recipes": {"saved": network}, "figures": []}
+    workflow = Workflow(tmp_path / "killed", study)
+    job = "import_weights/saved/block-0"
+    workflow.run("results/tiny/runs/saved/block-0/weights.json", "--cores", "1")
+    outputs, seconds = {"import_weights": outputs_of(workflow, job)}, {"import_weights": seconds_of(workflow, job)}
+    counts = kill_each(workflow, outputs, seconds, "weights", 30)
+    record_fault(where="import_weights", fault=MOMENT, outcome=SAME, times=counts["import_weights"])
+
+
 @pytest.mark.parametrize("portion", range(PORTIONS))
 @pytest.mark.parametrize("stage", TRIED)
 def test_snakemake_is_killed_and_asks_for_nothing_but_to_be_unlocked(tiny, tmp_path, record_fault, stage, portion):
@@ -200,4 +215,5 @@ def test_snakemake_is_killed_and_asks_for_nothing_but_to_be_unlocked(tiny, tmp_p
 
 def test_every_rule_that_makes_something_is_among_those_that_are_killed():
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
-    assert scripts - {rule_of(job) for job in itertools.chain(*STAGES.values())} == {"retrieve_dataset", "verify"}
+    own_tests = {"retrieve_dataset", "import_weights"}
+    assert scripts - {rule_of(job) for job in itertools.chain(*STAGES.values())} == {*own_tests, "verify"}

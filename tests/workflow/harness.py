@@ -194,6 +194,7 @@ MAKERS = {
     r"datasets/(\w+)/dataset\.(zarr|json)": r"prepare_dataset/\1",
     r"datasets/(\w+)/features\.(zarr|json)": r"dump_inputs/\1",
     r"runs/([\w-]+/block-\d+)/(weights|weights\.json|history\.csv)": r"train_run/\1",
+    r"runs/(saved/block-\d+)/(weights|weights\.json|history\.csv)": r"import_weights/\1",
     r"runs/([\w-]+/block-\d+)/features\.(zarr|json)": r"dump_features/\1",
     r"runs/([\w-]+/block-\d+)/ends\.(zarr|json)": r"dump_ends/\1",
     r"runs/(chance/block-\d+)/(features|ends)\.(zarr|json)": r"draw_noise/\1",

@@ -368,6 +368,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "prepare_dataset.py": PREPARING,
     "dump_inputs.py": DUMPING_INPUTS,
     "train_run.py": TRAINING,
+    "import_weights.py": set(),  # no weights here were saved elsewhere; see test_own_networks.py
     "dump_features.py": dumped("mlp", "seen", "line", "few-01"),
     "decompose_features.py": DECOMPOSING,
     "measure_layers.py": MEASURING,
@@ -411,6 +412,8 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/device.py": TRAINING | DECOMPOSING | MEASURING,
     "featurespace/networks.py": TRAINING,
     "featurespace/convnets.py": TRAINING,
+    "featurespace/own_networks.py": TRAINING,
+    "featurespace/saved_weights.py": set(),
     "featurespace/augmentation.py": TRAINING,
     "featurespace/contrast.py": TRAINING,
     "featurespace/optimisers.py": TRAINING,

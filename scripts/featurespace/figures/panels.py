@@ -20,6 +20,7 @@ FAMILIES = {
     "supervised": ("classify",),
     "reconstruction": ("reconstruct", "denoise"),
     "self-supervised": ("simclr", "supcon"),
+    "trained elsewhere": ("saved",),
 }
 CONTROL_GROUPS = {"shuffled labels": ("shuffled-labels",), "untrained": ("untrained",), "noise": ("noise",)}
 LIMITS = {1: 0.2, 2: 0.5, 5: 1, 10: 2, 15: 5, 30: 10, 45: 15, 60: 15, 90: 30}  # ends of an axis of angles: its ticks
