@@ -13,6 +13,7 @@ from pathlib import Path
 from featurespace.closure import CodeIndex
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
+from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
 
 # The graph of a thousand runs' jobs is millions of objects that live to the end: looking for garbage among them, again
@@ -29,18 +30,24 @@ if len(study_files) > 1:
     # Snakemake has merged them, and a target written after --configfile counts as one.
     sys.exit(f"featurespace: one study at a time, not {study_name}; write targets before --configfile, or after --")
 
+# Where modules of a user's own are: not in a rule's parameters, since another folder of the same code changes nothing.
+places = places_of_modules(study_files)
+
 try:
     STUDY = parse_study(config, study_name)
+    SOURCES = OwnSources(STUDY, look=workflow.is_main_process, places=places)
     # A compute node need not see what the login node downloads from, nor read the study file once more.
     if workflow.is_main_process:
         for path in study_files or ["config.yaml"]:
             refuse_repeated_keys(path)
         check_sources(STUDY, study_name)
+        SOURCES.check(study_name)
 except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
     sys.exit(f"featurespace: {error}")
 
-PLAN = Plan(STUDY)
+config["places"] = places
+PLAN = Plan(STUDY, SOURCES)
 CODE = CodeIndex(Path(workflow.basedir) / "scripts")
 
 # How this study is run, for the report to say: the same wherever the project's directory is.
@@ -62,10 +69,17 @@ def code_of(script, *data_files):
         sys.exit(f"featurespace: {error}")
 
 
-# Recipes whose features are drawn at random have no networks, so that other rules make their stores.
-is_noise = "|".join(re.escape(name) for name in PLAN.noise_recipes) or "(?!)"
-NETWORK_RECIPE = rf"(?!(?:{is_noise})/){NAME}"
-NOISE_RECIPE = is_noise
+def any_of(names):
+    """Write a regular expression for some names; for none, one that nothing matches."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+# Features that are drawn at random, or were made elsewhere, have no networks, so that other rules make their stores.
+NOISE_RECIPE = any_of(PLAN.noise_recipes)
+IMPORTED_RECIPE = any_of(PLAN.imported_recipes)
+NETWORK_RECIPE = rf"(?!(?:{NOISE_RECIPE}|{IMPORTED_RECIPE})/){NAME}"
+OWN_DATASET = any_of(name for name in STUDY.datasets if PLAN.is_own(name))
+OTHER_DATASET = rf"(?!(?:{OWN_DATASET})/){NAME}"
 
 
 def of_runs(name, recipes=None):

@@ -18,15 +18,17 @@ from featurespace.config import (
     N_CLASSES,
     OTHER_FIGURES,
     SUPERVISED,
+    WITHOUT_NETWORK,
     Contrast,
     Digits,
     ImageSection,
     Orthonormal,
+    Own,
     Recipe,
     Retrieved,
     Study,
-    same_shape,
 )
+from featurespace.own_sources import OwnSources
 
 # what a recipe is beside its data, task, network and length: two recipes may differ in one of these alone
 SETTING = (
@@ -49,8 +51,9 @@ def blocks_of(seeds: list[int], size: int) -> list[list[int]]:
 class Plan:
     """The jobs of one study, by rule."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, sources: OwnSources | None = None) -> None:
         self.study = study
+        self.sources = sources or OwnSources(study)
 
     # --- what there is ---
 
@@ -69,18 +72,23 @@ class Plan:
 
     @cached_property
     def own_recipes(self) -> list[str]:
-        """The recipes of the study file, without the members of sweeps."""
-        return list(self.study.recipes)
+        """The recipes of the study file, and features that were made elsewhere, without the members of sweeps."""
+        return [*self.study.recipes, *self.study.features]
 
     @cached_property
     def network_recipes(self) -> list[str]:
         """The recipes that have networks, and so weights and a history."""
-        return [name for name in self.recipes if self.recipe(name).task != "noise"]
+        return [name for name in self.recipes if self.recipe(name).task not in WITHOUT_NETWORK]
 
     @cached_property
     def noise_recipes(self) -> list[str]:
         """The recipes whose features are drawn at random."""
         return [name for name in self.recipes if self.recipe(name).task == "noise"]
+
+    @cached_property
+    def imported_recipes(self) -> list[str]:
+        """What features that were made elsewhere count as."""
+        return list(self.study.features)
 
     @cached_property
     def population_recipes(self) -> list[str]:
@@ -120,12 +128,14 @@ class Plan:
 
     def probe_targets(self, recipe: str) -> list[str]:
         """Return the data sets that a recipe's layers are probed on: its own, then others that fit its network."""
-        own, datasets = self.recipe(recipe).dataset, self.study.datasets
+        own, shape = self.recipe(recipe).dataset, self.sources.shape
         targets = [name for name in self.study.analysis.layer_probes.targets if name != own]
-        return [own, *(name for name in targets if same_shape(datasets[name], datasets[own]))]
+        return [own, *(name for name in targets if shape(name) == shape(own))]
 
     def seeds(self, recipe: str) -> list[int]:
         """Return a recipe's seeds, in the study's order: one that is added at the end leaves full blocks alone."""
+        if recipe in self.study.features:
+            return self.sources.features(recipe).seeds
         own = self.recipe(recipe).seeds
         seeds = self.study.seeds if own is None else own
         return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -166,6 +176,10 @@ class Plan:
         """Say whether a data set has files to retrieve."""
         return isinstance(self.study.datasets[dataset], Retrieved)
 
+    def is_own(self, dataset: str) -> bool:
+        """Say whether a data set is made of a user's own files or function."""
+        return isinstance(self.study.datasets[dataset], Own)
+
     def kind(self, dataset: str) -> str:
         """Return the kind of a data set."""
         return self.study.datasets[dataset].kind
@@ -175,6 +189,8 @@ class Plan:
         section = self.study.datasets[dataset]
         if isinstance(section, Orthonormal):
             return section.classes
+        if isinstance(section, Own):
+            return self.sources.dataset(dataset).n_classes
         if isinstance(section, ImageSection) and section.classes is not None:
             return len(section.classes)
         return N_CLASSES[section.kind]
@@ -185,7 +201,9 @@ class Plan:
         if isinstance(section, Orthonormal):
             n_train, n_test = section.samples_per_class * section.classes, 0
         else:
-            if isinstance(section, Digits):
+            if isinstance(section, Own):
+                n_train, n_test = self.sources.dataset(dataset).n_train, self.sources.dataset(dataset).n_test
+            elif isinstance(section, Digits):
                 n_train, n_test = digits_split_sizes(section.test_fraction, section.split_seed, section.classes)
             else:
                 classes = section.classes if isinstance(section, ImageSection) else None
@@ -201,12 +219,16 @@ class Plan:
 
     def layers(self, recipe: str) -> list[str]:
         """Return the layers that are dumped, shallowest first."""
+        if recipe in self.study.features:
+            return self.sources.features(recipe).layers
         section = self.recipe(recipe)
         names = architectures.layer_names(section.model.model_dump())
         return [name for name in names if section.layers is None or name in section.layers]
 
     def feature_layer(self, recipe: str) -> str:
         """Return the layer whose P-vector stands for the recipe."""
+        if recipe in self.study.features:
+            return self.sources.features(recipe).feature_layer
         section = self.recipe(recipe)
         return section.feature_layer or architectures.feature_layer(section.model.model_dump())
 
@@ -214,7 +236,7 @@ class Plan:
         """Return what a recipe's training lowers; nothing if it is not trained."""
         section = self.recipe(recipe)
         match section.task:
-            case "untrained" | "noise":
+            case "untrained" | "noise" | "features" | "control-features":
                 return None
             case "reconstruct" | "denoise":
                 return "mse"
@@ -228,6 +250,11 @@ class Plan:
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
         """How the data set's files become arrays. Where they come from is no part: their checksums are known."""
         return normalised(self.study.datasets[dataset].model_dump(exclude={"sample_set", "source"}))
+
+    def import_dataset(self, dataset: str) -> dict[str, Any]:
+        """How a user's own files, or function, become arrays, and what is in them. Where they are is no part."""
+        spec = self.study.datasets[dataset].model_dump(exclude={"sample_set", "folder", "file", "files"})
+        return normalised(spec | {"name": dataset, "contents": self.sources.dataset(dataset).contents})
 
     def dump_inputs(self, dataset: str) -> dict[str, Any]:
         """Which samples' inputs are dumped."""
@@ -309,6 +336,19 @@ class Plan:
         spec = self.dump_ends(recipe, block)
         keys = ("recipe", "block", "dataset", "seeds", "model", "layers", "sample_set", "held_out")
         return {key: spec[key] for key in sorted(keys)}
+
+    def import_features(self, recipe: str, block: int) -> dict[str, Any]:
+        """Which layers of features that were made elsewhere are taken, for which samples. Where they are is no part."""
+        keys = ("recipe", "block", "dataset", "seeds", "layers", "sample_set")
+        spec = self._dump(recipe, block, self.layers(recipe))
+        return normalised(
+            {key: spec[key] for key in keys}
+            | {
+                "feature_layer": self.feature_layer(recipe),
+                "held_out": self.study.analysis.held_out,
+                "contents": self.sources.features(recipe).contents,
+            }
+        )
 
     def measure_networks(self, recipe: str, block: int) -> dict[str, Any]:
         """Which networks are measured with their weights, on which samples, and as what they were trained."""
@@ -548,4 +588,6 @@ class Plan:
 
     def write_study(self) -> dict[str, Any]:
         """The whole study, in its own order, without what changes no result."""
-        return json.loads(self.study.model_dump_json(exclude={"device": True, "datasets": {"__all__": {"source"}}}))
+        places = {"source", "folder", "file", "files"}
+        exclude: Any = {"device": True, "datasets": {"__all__": places}, "features": {"__all__": {"source"}}}
+        return json.loads(self.study.model_dump_json(exclude=exclude))
