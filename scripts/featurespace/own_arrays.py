@@ -145,6 +145,7 @@ def _shape_of(values: Values, channels: str | None) -> tuple[tuple[int, ...], st
         )
     if dtype != np.uint8:
         raise FeaturespaceError(f"{values.where} holds images of {dtype}: pixels are uint8, 0 to 255")
+    sides: tuple[int, ...]
     if len(shape) == 3:
         n_channels, sides, layout = 1, shape[1:3], "grey"
     else:
