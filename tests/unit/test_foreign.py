@@ -76,7 +76,9 @@ def test_text_is_read(tmp_path):
     names = np.array(["ankle boot", "名前"])
     np.savez(tmp_path / "x.npz", names=names)
     assert open_arrays(tmp_path / "x.npz")[0]["names"].whole().tolist() == names.tolist()
-    zarr.open_group(str(tmp_path / "x.zarr"), mode="w").create_array("names", data=names.astype(np.dtypes.StringDType()))
+    zarr.open_group(str(tmp_path / "x.zarr"), mode="w").create_array(
+        "names", data=names.astype(np.dtypes.StringDType())
+    )
     assert open_arrays(tmp_path / "x.zarr")[0]["names"].whole().tolist() == names.tolist()
 
 
@@ -146,7 +148,9 @@ def test_other_files_and_folders_are_refused(tmp_path):
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_chunk_that_is_missing_is_never_filled(tmp_path, version):
     write_zarr(version)(tmp_path / "x.zarr")
-    chunk = sorted(p for p in (tmp_path / "x.zarr/a").rglob("*") if p.is_file() and not p.name.startswith((".z", "zarr")))
+    chunk = sorted(
+        p for p in (tmp_path / "x.zarr/a").rglob("*") if p.is_file() and not p.name.startswith((".z", "zarr"))
+    )
     chunk[0].unlink()
     refused(tmp_path / "x.zarr", r"a: 1 of 24 chunks are missing")
 

@@ -57,7 +57,7 @@ def test_a_listing_is_of_what_is_wanted_and_not_hidden(folder):
     (folder / ".hidden.png").write_bytes(b"")
     (folder / ".git").mkdir()
     (folder / ".git/4.png").write_bytes(b"")
-    assert list(sorted(list_source(folder, is_png))) == ["a/1.png", "a/2.png", "b/3.png"]
+    assert sorted(list_source(folder, is_png)) == ["a/1.png", "a/2.png", "b/3.png"]
     about = (folder / "a/1.png").stat()
     assert list_source(folder)["a/1.png"] == (3, about.st_mtime_ns, about.st_ctime_ns)
     assert list(list_source(folder / "notes.txt")) == [""]
