@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from harness import Workflow
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -33,7 +34,22 @@ STUDY: dict[str, Any] = {
     "seeds": 1,
     "datasets": {
         "photos": {"kind": "images", "folder": "photos", "side": 8, "colour": False, "sample_set": {"limit": 120}},
-        "rows": {
+    },
+    "recipes": {
+        "mlp": {
+            "dataset": "photos",
+            "model": {"kind": "mlp", "widths": [16]},
+            "schedule": {"epochs": 2, "batch_size": 64},
+        },
+    },
+    "features": {"elsewhere": {"dataset": "photos", "source": "elsewhere", "layers": ["turned", "pca"]}},
+    "analysis": {"angles": {"permutations": 19}},
+    "figures": ["angle_matrix", "layers"],
+}
+# Others, of which only the stores are made.
+MORE: dict[str, Any] = {
+    "datasets": {
+        "threes": {
             "kind": "function",
             "function": "mine.digits:load",
             "arguments": {"levels": 16},
@@ -44,23 +60,10 @@ STUDY: dict[str, Any] = {
         },
         "table": {"kind": "arrays", "file": "table.npz", "sample_set": {"limit": 100}},
     },
-    "recipes": {
-        "mlp": {
-            "dataset": "photos",
-            "model": {"kind": "mlp", "widths": [16]},
-            "schedule": {"epochs": 2, "batch_size": 64},
-        },
-        "line": {"dataset": "rows", "model": {"kind": "mlp", "widths": [8]}, "schedule": {"epochs": 1}},
-    },
     "features": {
-        "pca": {"dataset": "photos", "source": "pca", "control": True},
-        "random": {"dataset": "table", "source": "random.npz"},
+        "random": {"dataset": "table", "source": "random.npz", "control": True},
+        "same": {"dataset": "threes", "source": "stored"},
     },
-    "analysis": {
-        "angles": {"permutations": 19},
-        "subspaces": {"dimensions": [1, 2], "null_draws": 10},
-    },
-    "figures": ["angle_dynamics", "angle_matrix", "spectra", "layers", "training", "sensitivity", "similarity"],
 }
 N_CLASSES, N_EACH = 3, 60  # of the images
 
@@ -73,7 +76,7 @@ def photos() -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_sources(root: Path) -> None:
-    """Write the files that the study is of."""
+    """Write the files that the studies are of: images, modules, and features as plain arrays."""
     images, labels = photos()
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         folder = root / "photos" / f"digit-{label}"
@@ -85,12 +88,19 @@ def write_sources(root: Path) -> None:
     (root / "mine/digits.py").write_text(FUNCTION)
     digits = load_digits()
     np.savez(root / "table.npz", x=digits.data[:400], y=digits.target[:400], split=np.arange(400) >= 300)
-    (root / "pca").mkdir()
-    scores = PCA(6, random_state=0).fit_transform(images.reshape(len(images), -1) / 255)
-    np.save(root / "pca/scores.npy", scores)
-    np.save(root / "pca/whitened.npy", scores / scores.std(axis=0))
+    (root / "elsewhere").mkdir()
+    rows = images.reshape(len(images), -1) / 255
+    # turned about the origin, rows keep their lengths and angles, and so all singular values and left vectors
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(64, 64)))[0]
+    np.save(root / "elsewhere/turned.npy", rows @ turn)
+    np.save(root / "elsewhere/pca.npy", PCA(6, random_state=0).fit_transform(rows))
     projections = np.random.default_rng(0).normal(size=(2, 64, 5))
-    np.savez(root / "random.npz", projection=digits.data[:400] @ projections)
+    np.savez(root / "random.npz", projection=digits.data[:400] @ projections, epoch=[0.0, 0.5])
+    some = np.flatnonzero(np.isin(digits.target, (3, 5, 8)))[:300][::-1]  # in another order, with ids
+    group = zarr.open_group(str(root / "stored"), mode="w")
+    group.create_array("pixels", data=digits.data[some].astype(np.float32), chunks=(70, 64))
+    group.create_array("sample", data=np.arange(300)[::-1].copy())
+    group.create_array("label", data=np.searchsorted([3, 5, 8], digits.target[some]), chunks=(300,))
 
 
 def own_workflow(root: Path) -> Workflow:
