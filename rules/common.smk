@@ -13,6 +13,7 @@ from pathlib import Path
 from featurespace.closure import CodeIndex, OwnCode
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
+from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
 
 # The graph of a thousand runs' jobs is millions of objects that live to the end: looking for garbage among them, again
@@ -29,24 +30,29 @@ if len(study_files) > 1:
     # Snakemake has merged them, and a target written after --configfile counts as one.
     sys.exit(f"featurespace: one study at a time, not {study_name}; write targets before --configfile, or after --")
 
+# Where a study's own modules are looked for, before what is installed. Not in a rule's parameters: another folder of the
+# same code changes nothing.
+SCRIPTS = Path(workflow.basedir) / "scripts"
+MODULE_PATH = [os.path.abspath(folder) for folder in places_of_modules(study_files)]
+MODULE_PATH = [folder for folder in dict.fromkeys(MODULE_PATH) if folder != str(SCRIPTS)]
+OWN_CODE = OwnCode([*map(Path, MODULE_PATH), SCRIPTS])
+
 try:
     STUDY = parse_study(config, study_name)
+    SOURCES = OwnSources(STUDY, look=workflow.is_main_process, places=MODULE_PATH)
     # A compute node need not see what the login node downloads from, nor read the study file once more.
     if workflow.is_main_process:
         for path in study_files or ["config.yaml"]:
             refuse_repeated_keys(path)
         check_sources(STUDY, study_name)
+        SOURCES.check(study_name)
 except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
     sys.exit(f"featurespace: {error}")
 
-PLAN = Plan(STUDY)
-CODE = CodeIndex(Path(workflow.basedir) / "scripts")
+PLAN = Plan(STUDY, SOURCES)
+CODE = CodeIndex(SCRIPTS)
 
-# Where a study's own modules are looked for, before what is installed.
-python_path = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-module_path = list(dict.fromkeys([*(os.path.dirname(path) or "." for path in study_files), "."]))
-OWN_CODE = OwnCode([Path(path).resolve() for path in (*module_path, *python_path)])
 OWN_FILES = {}
 for name, factory in PLAN.factories.items():
     try:
@@ -55,7 +61,7 @@ for name, factory in PLAN.factories.items():
         sys.exit(f"featurespace: {study_name}: recipes.{name}.model.factory: {error}")
 
 # What jobs have to know, and what makes no result stale: where own modules are, and layers to look for before training.
-config |= {"module_path": module_path if OWN_FILES else [], "tapped_layers": PLAN.tapped_layers}
+config |= {"module_path": MODULE_PATH if PLAN.names_own_code else [], "tapped_layers": PLAN.tapped_layers}
 
 # How this study is run, for the report to say: the same wherever the project's directory is.
 command_files = [path if not path.startswith("..") else Path(path).name for path in study_files]
@@ -89,12 +95,20 @@ def code_of(script, *data_files):
         sys.exit(f"featurespace: {error}")
 
 
-# Recipes whose features are drawn at random have no networks, so that other rules make their stores; nor are those
-# trained whose weights were saved elsewhere.
-is_noise, is_saved = ("|".join(map(re.escape, names)) or "(?!)" for names in (PLAN.noise_recipes, PLAN.saved_recipes))
-NETWORK_RECIPE = rf"(?!(?:{is_noise})/){NAME}"
-TRAINED_RECIPE = rf"(?!(?:{is_noise}|{is_saved})/){NAME}"
-NOISE_RECIPE, SAVED_RECIPE = is_noise, is_saved
+def any_of(names):
+    """Write a regular expression for some names; for none, one that nothing matches."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+# Features that are drawn at random, or were made elsewhere, have no networks, so that other rules make their stores; nor
+# are those networks trained whose weights were saved elsewhere.
+NOISE_RECIPE = any_of(PLAN.noise_recipes)
+IMPORTED_RECIPE = any_of(PLAN.imported_recipes)
+SAVED_RECIPE = any_of(PLAN.saved_recipes)
+NETWORK_RECIPE = rf"(?!(?:{NOISE_RECIPE}|{IMPORTED_RECIPE})/){NAME}"
+TRAINED_RECIPE = rf"(?!(?:{NOISE_RECIPE}|{IMPORTED_RECIPE}|{SAVED_RECIPE})/){NAME}"
+OWN_DATASET = any_of(name for name in STUDY.datasets if PLAN.is_own(name))
+OTHER_DATASET = rf"(?!(?:{OWN_DATASET})/){NAME}"
 
 
 def of_runs(name, recipes=None):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from disturbed import jobs_in, made, outputs_of, remove, scripts_below, start, wait_for
 from harness import FIGURES, ROOT, TINY, Workflow
+from own import own_workflow
 
 pytestmark = pytest.mark.workflow
 
@@ -63,7 +64,7 @@ def rule_of(job: str) -> str:
 
 def seconds_of(workflow: Workflow, job: str) -> float:
     """Return how long a job took when nothing disturbed it, from the start of its process to its end."""
-    path = workflow.root / "results/tiny/benchmarks" / f"{job}.tsv"
+    path = workflow.root / f"results/{workflow.name}/benchmarks/{job}.tsv"
     return float(next(csv.DictReader(path.read_text().splitlines(), delimiter="\t"))["s"])
 
 
@@ -178,6 +179,19 @@ def test_a_killed_import_of_weights_brings_the_same(tiny, tmp_path, record_fault
 
 
 @pytest.mark.parametrize("portion", range(PORTIONS))
+def test_a_killed_import_runs_again_and_leaves_the_same_bytes(tmp_path, record_fault, portion):
+    workflow = own_workflow(tmp_path / "killed")
+    for job in ("import_dataset/photos", "import_features/elsewhere/block-0"):
+        rule, _, of = job.partition("/")
+        digest = f"results/own/{'runs' if 'block' in of else 'datasets'}/{of}/"
+        digest += "features.json" if "block" in of else "dataset.json"
+        workflow.run(digest, "--cores", "1")
+        outputs, seconds = {rule: outputs_of(workflow, job)}, {rule: seconds_of(workflow, job)}
+        counts = kill_each(workflow, outputs, seconds, f"import {portion}", KILLS)
+        record_fault(where=rule, fault=MOMENT, outcome=SAME, times=counts[rule])
+
+
+@pytest.mark.parametrize("portion", range(PORTIONS))
 @pytest.mark.parametrize("stage", TRIED)
 def test_snakemake_is_killed_and_asks_for_nothing_but_to_be_unlocked(tiny, tmp_path, record_fault, stage, portion):
     moments = random.Random(f"snakemake, {stage} {portion}")
@@ -215,5 +229,5 @@ def test_snakemake_is_killed_and_asks_for_nothing_but_to_be_unlocked(tiny, tmp_p
 
 def test_every_rule_that_makes_something_is_among_those_that_are_killed():
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
-    own_tests = {"retrieve_dataset", "import_weights"}
+    own_tests = {"retrieve_dataset", "import_weights", "import_dataset", "import_features"}  # killed above
     assert scripts - {rule_of(job) for job in itertools.chain(*STAGES.values())} == {*own_tests, "verify"}

@@ -197,6 +197,8 @@ MAKERS = {
     r"runs/(saved/block-\d+)/(weights|weights\.json|history\.csv)": r"import_weights/\1",
     r"runs/([\w-]+/block-\d+)/features\.(zarr|json)": r"dump_features/\1",
     r"runs/([\w-]+/block-\d+)/ends\.(zarr|json)": r"dump_ends/\1",
+    r"datasets/(photos|threes|table)/dataset\.(zarr|json)": r"import_dataset/\1",
+    r"runs/((?:elsewhere|random|same)/block-\d+)/(features|ends)\.(zarr|json)": r"import_features/\1",
     r"runs/(chance/block-\d+)/(features|ends)\.(zarr|json)": r"draw_noise/\1",
     r"runs/([\w-]+/block-\d+)/probe\.csv": r"probe_run/\1",
     r"(.*)/spectra\.(zarr|json|csv)": r"decompose_features/\1",
