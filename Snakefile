@@ -37,6 +37,7 @@ localrules:
     retrieve_dataset,
     write_study,
     verify,
+    clean_resume,
 
 
 include: "rules/datasets.smk"
@@ -48,9 +49,11 @@ include: "rules/comparison.smk"
 include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/targets.smk"
 
 
 rule all:
+    """Everything: the report, all figures, all tables (this is what plain `snakemake` makes)."""
     default_target: True
     input:
         "<results>/study.yaml",

@@ -40,6 +40,10 @@ except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
     sys.exit(f"featurespace: {error}")
 
+if "rich" in workflow.output_settings.log_handler_settings:
+    # what jobs say of themselves would break through its live view; their logs have it
+    os.environ["FEATURESPACE_QUIET"] = "1"
+
 PLAN = Plan(STUDY)
 CODE = CodeIndex(Path(workflow.basedir) / "scripts")
 
@@ -188,6 +192,15 @@ def date_nothing_later_than_now():
             os.utime(path, ns=(moment, moment))
 
 
+def note_jobs():
+    """Write down which jobs this Snakemake has set out to do, for `scripts/status` to read."""
+    from featurespace.status import JOBS, note, notes_of
+
+    cores = workflow.cores if workflow.local_exec else None
+    note(Path("results", STUDY.study, "logs", JOBS), notes_of(workflow.dag), cores)
+
+
 onstart:
     refuse_what_cannot_be_written()
     date_nothing_later_than_now()
+    note_jobs()

@@ -546,6 +546,10 @@ class Plan:
             }
         )
 
+    def clean_resume(self) -> dict[str, Any]:
+        """Whose killed trainings are tidied up after."""
+        return {"study": self.study.study}
+
     def write_study(self) -> dict[str, Any]:
         """The whole study, in its own order, without what changes no result."""
         return json.loads(self.study.model_dump_json(exclude={"device": True, "datasets": {"__all__": {"source"}}}))
