@@ -29,6 +29,7 @@ wildcard_constraints:
     dataset=NAME,
     recipe=NAME,
     block=r"\d+",
+    own_figure="|".join(map(re.escape, STUDY.own_figures)) or "(?!)",
     origin=rf"datasets/{NAME}|runs/{NAME}/block-\d+",
 
 
@@ -49,6 +50,7 @@ include: "rules/comparison.smk"
 include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/own.smk"
 include: "rules/targets.smk"
 
 

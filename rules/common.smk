@@ -13,6 +13,7 @@ from pathlib import Path
 from featurespace.closure import CodeIndex
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
+from featurespace.own_code import find_own_figure, own_measures_code
 from featurespace.plan import Plan
 
 # The graph of a thousand runs' jobs is millions of objects that live to the end: looking for garbage among them, again
@@ -45,13 +46,38 @@ if "rich" in workflow.output_settings.log_handler_settings:
     os.environ["FEATURESPACE_QUIET"] = "1"
 
 PLAN = Plan(STUDY)
-CODE = CodeIndex(Path(workflow.basedir) / "scripts")
+SCRIPTS = Path(workflow.basedir) / "scripts"
+CODE = CodeIndex(SCRIPTS)
+
+# Where modules and scripts of the user's own are: beside the study file, in the working directory, where PYTHONPATH says.
+MODULE_PATH = dict.fromkeys(
+    Path(folder).absolute()
+    for folder in [
+        *(Path(path).parent for path in study_files),
+        ".",
+        *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)),
+    ]
+)
+config["module_path"] = [str(folder) for folder in MODULE_PATH if folder != SCRIPTS]
 
 # How this study is run, for the report to say: the same wherever the project's directory is.
 command_files = [path if not path.startswith("..") else Path(path).name for path in study_files]
 COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if command_files else [])])
 
 CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8") for name in STUDY.figures}
+
+try:
+    OWN_MEASURES = own_measures_code(STUDY.analysis.measures.own, list(MODULE_PATH), SCRIPTS)
+    OWN_FIGURES = {
+        name: find_own_figure(name, figure.script, list(MODULE_PATH), SCRIPTS)
+        for name, figure in STUDY.own_figures.items()
+    }
+except FeaturespaceError as error:
+    sys.exit(f"featurespace: {study_name}: {error}")
+
+# captions are no part of a figure: its job must not see them
+CAPTIONS |= {name: STUDY.own_figures[name].caption or found.caption for name, found in OWN_FIGURES.items()}
+config["own_captions"] = {name: CAPTIONS[name] for name in OWN_FIGURES}
 
 # What is kept, or deleted as soon as everything that reads it has run. What is small and cheap is always kept: to make
 # it again would make again everything below.
@@ -121,14 +147,38 @@ def of_inputs(name):
 
 def of_figures(suffix):
     """List every figure of the study, in one format."""
-    return [f"<results>/figures/{figure}.{suffix}" for figure in STUDY.figures]
+    return [f"<results>/figures/{figure}.{suffix}" for figure in PLAN.figures]
 
 
 def of_tables():
     """List the tables of the whole study that its figures and ledgers ask for."""
     angles = ["angle_dynamics", "angle_pairs"] if PLAN.compares_angles else []
-    tables = ["runs", *angles, *(["claims"] if STUDY.ledgers else [])]
+    own_measures = ["own_measures"] if STUDY.analysis.measures.own else []
+    tables = ["runs", *angles, *own_measures, *(["claims"] if STUDY.ledgers else [])]
     return [f"<results>/tables/{table}.csv" for table in tables]
+
+
+def of_own_figure(w):
+    """List, by name, the files of the tables that a figure of one's own is drawn from: of runs, those of own recipes."""
+    of_stage = {
+        "history": own(PLAN.network_recipes),
+        "spectra": PLAN.own_recipes,
+        "layers": PLAN.own_recipes,
+        "networks": own(PLAN.classifier_recipes),
+        "theory": own(PLAN.theory_recipes),
+        "layer_probes": own(PLAN.probed_recipes),
+        "probe": own(PLAN.network_recipes),
+    }
+    files = {}
+    for table in STUDY.own_figures[w.own_figure].tables:
+        if table == "embedding":
+            files[table] = [f"<results>/runs/{name}/block-0/embedding.csv" for name in own(PLAN.classifier_recipes)]
+        elif table in of_stage:
+            inputs = of_inputs(f"{table}.csv") if table in ("spectra", "layers") else []
+            files[table] = inputs + of_runs(f"{table}.csv", of_stage[table])
+        else:
+            files[table] = f"<results>/tables/{table}.csv"
+    return files
 
 
 def evidence():

@@ -85,6 +85,7 @@ rule write_report:
 
 rule verify:
     """Verification: read every byte of the results and compare it with what was written down."""
+
     # It makes nothing, so it runs whenever it is asked for; and it asks for nothing, so nothing else runs.
     log:
         "<logs>/verify.log",

@@ -43,6 +43,7 @@ rule report:
 
 rule clean_resume:
     """Tidying up: delete what killed trainings left to continue from; those at work keep it."""
+
     # It makes nothing, so it runs whenever it is asked for.
     log:
         "<logs>/clean_resume.log",

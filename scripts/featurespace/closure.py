@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -76,6 +76,71 @@ def _imported(statements: list[ast.AST], package: tuple[str, ...]) -> Iterator[t
                 yield (*base, alias.name)
 
 
+def parse_file(path: Path) -> ast.Module:
+    """Parse a Python file.
+
+    Raises
+    ------
+    FeaturespaceError
+        If it is no Python, naming the line.
+    """
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise FeaturespaceError(f"{path}: line {error.lineno}: {error.msg}") from error
+    except (UnicodeDecodeError, ValueError) as error:
+        raise FeaturespaceError(f"{path}: is no Python file ({error})") from error
+
+
+def module_files(name: tuple[str, ...], root: Path) -> Iterator[Path]:
+    """Yield the files below a directory that importing a dotted name executes: its packages, and the module itself."""
+    for length in range(1, len(name) + 1):
+        path = root.joinpath(*name[:length])
+        if (path / "__init__.py").is_file():
+            yield path / "__init__.py"
+        elif path.with_suffix(".py").is_file():
+            yield path.with_suffix(".py")
+            return
+        elif not path.is_dir():
+            return
+
+
+def own_module(name: str, search_path: Sequence[Path]) -> tuple[Path, Path]:
+    """Find the source of a module of the user's without importing anything.
+
+    Returns
+    -------
+    root, file
+        Of the directories in order, the first that has it.
+
+    Raises
+    ------
+    FeaturespaceError
+        If none has.
+    """
+    for root in search_path:
+        parts = tuple(name.split("."))
+        files = list(module_files(parts, root))
+        if files and files[-1] in (root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")):
+            return root, files[-1]
+    looked = ", ".join(str(root) for root in search_path)
+    raise FeaturespaceError(f"there is no module {name!r} (looked in {looked})")
+
+
+def defines(tree: ast.Module, name: str) -> bool:
+    """Say whether a module has a name at its top level: a function, a class, a variable, or something imported."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.ClassDef() if node.name == name:
+                return node in tree.body or any(node in getattr(part, "body", []) for part in tree.body)
+            case ast.Import() | ast.ImportFrom():
+                if any((alias.asname or alias.name) in (name, "*") for alias in node.names):
+                    return True
+            case ast.Name(id=found, ctx=ast.Store()) if found == name:
+                return True
+    return False
+
+
 class CodeIndex:
     """The closures of the scripts in one directory.
 
@@ -83,33 +148,27 @@ class CodeIndex:
     ----------
     root
         The directory of the scripts, which is also where their packages are imported from.
+    others
+        Further directories that modules are imported from, where the ones before have none of that name.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *others: Path) -> None:
         self.root = root
+        self.roots = (root, *others)
         self._parse = cache(self._parse_uncached)
 
-    def _files(self, name: tuple[str, ...]) -> Iterator[Path]:
-        """Yield the local files that importing a dotted name executes: its packages, and the module itself."""
-        for length in range(1, len(name) + 1):
-            path = self.root.joinpath(*name[:length])
-            if (path / "__init__.py").is_file():
-                yield path / "__init__.py"
-            elif path.with_suffix(".py").is_file():
-                yield path.with_suffix(".py")
-                return
-            else:
-                return
+    def _files(self, name: tuple[str, ...]) -> list[tuple[Path, Path]]:
+        """List the local files that importing a dotted name executes, each with the directory it is imported from."""
+        for root in self.roots:
+            if files := list(module_files(name, root)):
+                return [(root, file) for file in files]
+        return []
 
-    def _parse_uncached(self, path: Path) -> tuple[str, tuple[Path, ...]]:
+    def _parse_uncached(self, place: tuple[Path, Path]) -> tuple[str, tuple[tuple[Path, Path], ...]]:
         """Return a file's digest, and the local files that it imports directly."""
-        source = path.read_text(encoding="utf-8")
-        try:
-            tree = ast.parse(source)
-        except SyntaxError as error:
-            raise FeaturespaceError(f"{path}: line {error.lineno}: {error.msg}") from error
-        digest, imports = read_code(tree)
-        package = path.relative_to(self.root).parent.parts
+        root, path = place
+        digest, imports = read_code(parse_file(path))
+        package = path.relative_to(root).parent.parts
         names = dict.fromkeys(_imported(imports, package))
         found = dict.fromkeys(file for name in names for file in self._files(name))
         return digest, tuple(found)
@@ -127,15 +186,16 @@ class CodeIndex:
         Returns
         -------
         dict
-            Paths relative to the root, sorted.
+            Paths relative to the directory they are imported from, sorted.
         """
-        pending, seen = [self.root / script], {}
+        pending, seen = [(self.root, self.root / script)], {}
         while pending:
-            path = pending.pop()
-            if path in seen:
+            place = pending.pop()
+            name = str(place[1].relative_to(place[0]))
+            if name in seen:
                 continue
-            seen[path], imported = self._parse(path)
+            seen[name], imported = self._parse(place)
             pending.extend(imported)
         for name in data_files:
-            seen[self.root / name] = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
-        return {str(path.relative_to(self.root)): seen[path] for path in sorted(seen)}
+            seen[name] = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
+        return dict(sorted(seen.items()))

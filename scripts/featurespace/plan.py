@@ -158,6 +158,11 @@ class Plan:
         return [f"datasets/{name}" for name in self.used_datasets]
 
     @property
+    def figures(self) -> list[str]:
+        """The figures of the report: the study's, then the user's own."""
+        return [*self.study.figures, *self.study.own_figures]
+
+    @property
     def compares_angles(self) -> bool:
         """Whether anything that the study asks for is about P-vectors: some studies are about layers alone."""
         return "p-vectors" in self.study.ledgers or bool({*self.study.figures} - {*LAYER_FIGURES, *OTHER_FIGURES})
@@ -369,7 +374,16 @@ class Plan:
 
     def measure_layers(self) -> dict[str, Any]:
         """How layers are measured."""
-        return normalised(self.study.analysis.measures.model_dump())
+        return normalised(self.study.analysis.measures.model_dump(exclude={"own"}))
+
+    def measure_own(self) -> dict[str, Any]:
+        """Which functions measure layers, one's own."""
+        return normalised({"functions": list(self.study.analysis.measures.own)})
+
+    def plot_own(self, figure: str) -> dict[str, Any]:
+        """Which script draws a figure of one's own, from which tables, and whose colours it may need."""
+        section = self.study.own_figures[figure]
+        return normalised({"script": section.script, "tables": section.tables, "recipes": self.own_recipes})
 
     def _facts(self, recipe: str, *keys: str) -> dict[str, Any]:
         """Return what the stages that see all runs may know of a recipe."""
@@ -526,9 +540,16 @@ class Plan:
                 "study": self.study.study,
                 "title": self.study.title or self.study.study,
                 "question": self.study.question,
-                "figures": list(self.study.figures),
+                "figures": self.figures,
                 # whose jobs' times count
-                "names": sorted({*self.recipes, *self.prepared_datasets, *map(self.kind, self.prepared_datasets)}),
+                "names": sorted(
+                    {
+                        *self.recipes,
+                        *self.prepared_datasets,
+                        *map(self.kind, self.prepared_datasets),
+                        *self.study.own_figures,
+                    }
+                ),
             }
             | self.plot("report")
         )
@@ -540,7 +561,7 @@ class Plan:
                 "command": command,
                 "study": self.study.study,
                 "origins": sorted({*(f"datasets/{name}" for name in self.prepared_datasets), *self.runs()}),
-                "figures": list(self.study.figures),
+                "figures": self.figures,
                 "keep_features": self.study.keep_features,
                 "published": sorted({self.kind(name) for name in self.prepared_datasets if self.is_downloaded(name)}),
             }

@@ -74,6 +74,8 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
     _die_with_snakemake()
     log = Path(snakemake.log[0]) if len(snakemake.log) else None
     _start_logging(log)
+    # where a study's own modules are; last, so that a file of a common name there hides nothing of this library's
+    sys.path[:0] = snakemake.config.get("module_path", [])
     hint = f"; see {log}" if log else ""
     try:
         with mark_as_own(log.with_name(f".{log.name}.job")) if log else nullcontext():
