@@ -246,8 +246,10 @@ def note_jobs():
     """Write down which jobs this Snakemake has set out to do, for `scripts/status` to read."""
     from featurespace.status import JOBS, note, notes_of
 
-    cores = workflow.cores if workflow.local_exec else None
-    note(Path("results", STUDY.study, "logs", JOBS), notes_of(workflow.dag), cores)
+    notes = notes_of(workflow.dag)
+    # what makes nothing (`verify`) may run beside a study at work, and is not what one wants to follow
+    if any(job.outputs for job in notes):
+        note(Path("results", STUDY.study, "logs", JOBS), notes, workflow.cores if workflow.local_exec else None)
 
 
 onstart:
