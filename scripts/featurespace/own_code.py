@@ -1,11 +1,12 @@
 """Finding the user's own code that a study names, and what it depends on, without running any of it."""
 
 import ast
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurespace.closure import CodeIndex, defines, own_module, parse_file
+from featurespace.closure import CodeIndex, defines, module_files, own_module, parse_file
 from featurespace.errors import FeaturespaceError
 
 PLOT = "plot"  # the function of a figure's script
@@ -70,6 +71,8 @@ def own_measures_code(functions: Sequence[str], search_path: Sequence[Path], lib
     for i, function in enumerate(functions):
         module, _, name = function.partition(":")
         where = f"analysis.measures.own.{i}"
+        if is_installed(module, search_path):
+            continue  # whoever installs another version of it says what is to run again
         try:
             root, file = own_module(module, search_path)
             if not defines(parse_file(file), name):
@@ -83,6 +86,17 @@ def own_measures_code(functions: Sequence[str], search_path: Sequence[Path], lib
         except FeaturespaceError as error:
             raise FeaturespaceError(f"{where}: {error}") from error
     return _as_own(digests)
+
+
+def is_installed(module: str, search_path: Sequence[Path]) -> bool:
+    """Say whether a module is part of an installed package, and not of the user's own files."""
+    top = module.partition(".")[0]
+    if any(list(module_files((top,), root)) or (root / top).is_dir() for root in search_path):
+        return False
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _as_own(digests: dict[str, str]) -> dict[str, str]:
