@@ -42,7 +42,7 @@ except FeaturespaceError as error:
     sys.exit(f"featurespace: {error}")
 
 if "rich" in workflow.output_settings.log_handler_settings:
-    # what jobs say of themselves would break through its live view; their logs have it
+    # what jobs say of themselves would break through its live view; it shows the logs of those that fail
     os.environ["FEATURESPACE_QUIET"] = "1"
 
 PLAN = Plan(STUDY)

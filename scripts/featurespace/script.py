@@ -29,7 +29,7 @@ from featurespace.files import this_process
 
 LOG_INTERVAL = 10.0  # seconds between two progress lines in a log
 PROCESS_LINE = "process "  # how the first record of a log begins, before the name of the process that writes it
-QUIET = "FEATURESPACE_QUIET"  # set where something else draws on the terminal: a job leaves it alone until it fails
+QUIET = "FEATURESPACE_QUIET"  # set where something else draws on the terminal, and shows the logs of jobs that fail
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
@@ -119,7 +119,7 @@ def _fail(line: str, error: BaseException, log: Path | None) -> None:
         if isinstance(handler, _StderrHandler) and log:
             handler.setLevel(logging.CRITICAL)
     logger.error("%s", line, exc_info=error)
-    if log:
+    if log and QUIET not in os.environ:
         print(line, file=sys.stderr)
     sys.exit(1)
 

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -195,11 +196,12 @@ class Workers:
         self.host = socket.gethostname()
         ids = {owner["job"] for owner in owners if owner and owner["job"]}
         self.slurm_jobs = _alive_in_slurm(ids) if ids else set()
+        self._start_of = cache(start_of)
 
     def is_at_work(self, owner: re.Match[str]) -> bool | None:
         """Say whether a process is; None if it is on another machine, and in no SLURM job."""
         if owner["host"] == self.host:
-            return start_of(int(owner["pid"])) == owner["start"]
+            return self._start_of(int(owner["pid"])) == owner["start"]
         return owner["job"] in self.slurm_jobs if owner["job"] else None
 
 
