@@ -3,6 +3,7 @@
 import copy
 import csv
 import io
+import json
 import multiprocessing
 import os
 import re
@@ -163,6 +164,19 @@ class Workflow:
         """Run the study to its end."""
         done = self.snakemake(*arguments)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+
+    def ask_status(self, *options: str) -> str:
+        """Ask how far the study is."""
+        command = [sys.executable, "-m", "featurespace.status", "--configfile", *self.study_files, *options]
+        environment = os.environ | {"PYTHONPATH": "scripts"}
+        asked = subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return asked.stdout + asked.stderr
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Ask how far the study is, and map its jobs to what is said of them."""
+        return {job["job"]: job for job in json.loads(self.ask_status("--json"))["jobs"]}
 
     def pending(self, *targets: str) -> set[str]:
         """Name the jobs that would run now, for all or for some targets: the rule, then what it is for."""

@@ -4,7 +4,6 @@ import copy
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,26 +55,6 @@ def test_the_list_says_something_of_every_rule(fresh):
 # --- how far a study is -----------------------------------------------------------------------------------------------
 
 
-def ask(workflow: Workflow, *options: str) -> str:
-    """Ask how far the study is."""
-    done = subprocess.run(
-        [sys.executable, "-m", "featurespace.status", "--configfile", "study.yaml", *options],
-        cwd=workflow.root,
-        env={"PYTHONPATH": "scripts", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert not done.stderr or "nothing has been run" in done.stderr
-    return done.stdout + done.stderr
-
-
-def states(workflow: Workflow) -> dict[str, Any]:
-    """Ask how far the study is, and map its jobs to what is said of them."""
-    return {job["job"]: job for job in json.loads(ask(workflow, "--json"))["jobs"]}
-
-
 def long_study() -> dict[str, Any]:
     """One training of some minutes, and one that fails at once."""
     study = {key: copy.deepcopy(TINY[key]) for key in ("study", "device", "datasets")}
@@ -90,7 +69,7 @@ def long_study() -> dict[str, Any]:
 def at_work(tmp_path) -> Iterator[tuple[Workflow, "subprocess.Popen[str]"]]:
     """A study at work on a long training, and its Snakemake."""
     workflow = Workflow(tmp_path / "long", long_study())
-    assert "nothing has been run" in ask(workflow)
+    assert "nothing has been run" in workflow.ask_status()
     process = start(workflow, "train")
     try:
         # progress lines come every ten seconds
@@ -106,7 +85,7 @@ def test_a_study_is_followed_while_it_runs_is_killed_and_is_tidied_up(at_work):
     workflow, process = at_work
     run = workflow.root / "results/tiny/runs/long/block-0"
 
-    now = states(workflow)
+    now = workflow.states()
     if now["train_run/fails/block-0"]["state"] != "waiting":  # it is that one's turn before or after
         assert now["train_run/fails/block-0"]["state"] == "failed"
         assert "step" in now["train_run/fails/block-0"]["message"]
@@ -117,7 +96,7 @@ def test_a_study_is_followed_while_it_runs_is_killed_and_is_tidied_up(at_work):
     assert training["seconds_left"] > 0
     assert now["prepare_dataset/digits"]["state"] == "done"
     assert now["tabulate_runs"]["state"] == "waiting"
-    assert f"of {training['n_total']} (" in ask(workflow)
+    assert f"of {training['n_total']} (" in workflow.ask_status()
 
     # what a training at work needs is left to it
     assert list(run.glob(".resume-*"))
@@ -125,13 +104,13 @@ def test_a_study_is_followed_while_it_runs_is_killed_and_is_tidied_up(at_work):
     assert done.returncode == 0
     assert f"is kept: process {training['where'].rpartition(' ')[2]}" in done.stderr
     assert list(run.glob(".resume-*"))
-    assert states(workflow)["train_run/long/block-0"]["state"] == "running"
+    assert workflow.states()["train_run/long/block-0"]["state"] == "running"
 
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not jobs_in(workflow.root))
-    assert states(workflow)["train_run/long/block-0"]["state"] == "stopped"
-    assert "has ended; the same command goes on" in ask(workflow)
+    assert workflow.states()["train_run/long/block-0"]["state"] == "stopped"
+    assert "has ended; the same command goes on" in workflow.ask_status()
 
     before = files_of(workflow)
     done = workflow.snakemake("clean_resume")
@@ -150,12 +129,12 @@ def files_of(workflow: Workflow) -> set[str]:
 
 
 def test_of_a_study_that_has_ended_everything_is_done(tiny):
-    status = json.loads(ask(tiny, "--json"))
+    status = json.loads(tiny.ask_status("--json"))
     assert set(status["counts"]) == {"done"}
     assert status["is_at_work"] is False
     assert status["seconds_left"] is None
     assert len(status["jobs"]) == len({job["job"] for job in status["jobs"]}) > 60
-    assert "of rules" not in ask(tiny)
+    assert "of rules" not in tiny.ask_status()
 
 
 def test_the_command_is_there_for_a_user():
