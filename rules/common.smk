@@ -43,7 +43,7 @@ except FeaturespaceError as error:
 
 if "rich" in workflow.output_settings.log_handler_settings:
     # what jobs say of themselves would break through its live view; it shows the logs of those that fail
-    os.environ["FEATURESPACE_QUIET"] = "1"
+    os.environ.update(FEATURESPACE_QUIET="1")
 
 PLAN = Plan(STUDY)
 SCRIPTS = Path(workflow.basedir) / "scripts"
@@ -249,7 +249,8 @@ def note_jobs():
     notes = notes_of(workflow.dag)
     # what makes nothing (`verify`) may run beside a study at work, and is not what one wants to follow
     if any(job.outputs for job in notes):
-        note(Path("results", STUDY.study, "logs", JOBS), notes, workflow.cores if workflow.local_exec else None)
+        with suppress(FeaturespaceError, OSError):  # a full disk: what is made says so, and matters more
+            note(Path("results", STUDY.study, "logs", JOBS), notes, workflow.cores if workflow.local_exec else None)
 
 
 onstart:
