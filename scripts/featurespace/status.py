@@ -346,8 +346,11 @@ def in_words(status: StudyStatus) -> str:
     parts += [f"{counts[state]} {state}" for state in STATES[1:] if counts[state]]
     line = f"study {status.study}: {', '.join(parts)}"
     if status.seconds_left is not None:
-        much = f"about {duration(status.seconds_left)} left"
-        line += f"; {much}" if not status.n_untimed else f"; {much} and {status.n_untimed} jobs not timed yet"
+        if status.n_untimed:
+            n = f"{status.n_untimed} job{'s are' if status.n_untimed > 1 else ' is'}"
+            line += f"; at least {duration(status.seconds_left)} left: {n} of rules of which none has ended"
+        else:
+            line += f"; about {duration(status.seconds_left)} left"
     lines = [line, _about_snakemake(status), ""]
     rules = list(dict.fromkeys(job.rule for job in status.jobs))
     width = max((len(rule) for rule in rules), default=4)

@@ -164,7 +164,7 @@ def test_the_time_left_is_the_work_to_come_over_the_cores(here):
     assert ask(*jobs, cores=None).seconds_left == 6 * 25  # on a cluster: as many at once as there are now, or one
     told = ask(*jobs, job("late", rule="plot_layers"))
     assert (told.seconds_left, told.n_untimed) == (6 * 25 / 2, 1)
-    assert "; about 75 s left and 1 jobs not timed yet" in in_words(told)
+    assert "; at least 75 s left: 1 job is of rules of which none has ended" in in_words(told)
     # no less than one job that takes longer than the rest together
     log_of(long := job("long"), record("training: 1/9 [00:10<10:00, 1.00step/s]"), process=this_process())
     assert ask(*jobs, long).seconds_left == pytest.approx(600, abs=2)
