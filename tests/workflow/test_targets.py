@@ -52,6 +52,16 @@ def test_the_list_says_something_of_every_rule(fresh):
     assert {line.partition(" ")[0] for line in listed} >= set(TARGETS)
 
 
+def test_the_live_view_has_the_terminal_for_itself(tmp_path):
+    workflow = Workflow(tmp_path / "rich", TINY)
+    done = workflow.snakemake("results/tiny/datasets/rows/dataset.json", "--logger", "rich")
+    assert done.returncode == 0, done.stderr
+    assert "Finished" in done.stderr
+    assert "INFO featurespace" not in done.stdout + done.stderr
+    log = workflow.root / "results/tiny/logs/prepare_dataset/rows.log"
+    assert "INFO featurespace" in log.read_text()
+
+
 # --- how far a study is -----------------------------------------------------------------------------------------------
 
 
