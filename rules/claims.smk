@@ -3,6 +3,7 @@
 
 
 rule test_claims:
+    """Judge the papers' claims: the ledger."""
     input:
         **evidence(),
     output:

@@ -13,6 +13,7 @@ from pathlib import Path
 from featurespace.closure import CodeIndex, OwnCode
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
+from featurespace.own_code import find_own_figure, own_measures_code
 from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
 
@@ -50,6 +51,10 @@ except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
     sys.exit(f"featurespace: {error}")
 
+if "rich" in workflow.output_settings.log_handler_settings:
+    # what jobs say of themselves would break through its live view; it shows the logs of those that fail
+    os.environ.update(FEATURESPACE_QUIET="1")
+
 PLAN = Plan(STUDY, SOURCES)
 CODE = CodeIndex(SCRIPTS)
 
@@ -68,6 +73,18 @@ command_files = [path if not path.startswith("..") else Path(path).name for path
 COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if command_files else [])])
 
 CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8") for name in STUDY.figures}
+
+try:
+    OWN_MEASURES = own_measures_code(STUDY.analysis.measures.own, OWN_CODE)
+    OWN_FIGURES = {
+        name: find_own_figure(name, figure.script, MODULE_PATH, OWN_CODE) for name, figure in STUDY.own_figures.items()
+    }
+except FeaturespaceError as error:
+    sys.exit(f"featurespace: {study_name}: {error}")
+
+# captions are no part of a figure: its job must not see them
+CAPTIONS |= {name: STUDY.own_figures[name].caption or found.caption for name, found in OWN_FIGURES.items()}
+config["own_captions"] = {name: CAPTIONS[name] for name in OWN_FIGURES}
 
 
 def labels_of(name, kind="Figure"):
@@ -160,14 +177,38 @@ def of_inputs(name):
 
 def of_figures(suffix):
     """List every figure of the study, in one format."""
-    return [f"<results>/figures/{figure}.{suffix}" for figure in STUDY.figures]
+    return [f"<results>/figures/{figure}.{suffix}" for figure in PLAN.figures]
 
 
 def of_tables():
     """List the tables of the whole study that its figures and ledgers ask for."""
     angles = ["angle_dynamics", "angle_pairs"] if PLAN.compares_angles else []
-    tables = ["runs", *angles, *(["claims"] if STUDY.ledgers else [])]
+    own_measures = ["own_measures"] if STUDY.analysis.measures.own else []
+    tables = ["runs", *angles, *own_measures, *(["claims"] if STUDY.ledgers else [])]
     return [f"<results>/tables/{table}.csv" for table in tables]
+
+
+def of_own_figure(w):
+    """List, by name, the files of the tables that a figure of one's own is drawn from: of runs, those of own recipes."""
+    of_stage = {
+        "history": own(PLAN.network_recipes),
+        "spectra": PLAN.own_recipes,
+        "layers": PLAN.own_recipes,
+        "networks": own(PLAN.classifier_recipes),
+        "theory": own(PLAN.theory_recipes),
+        "layer_probes": own(PLAN.probed_recipes),
+        "probe": own(PLAN.network_recipes),
+    }
+    files = {}
+    for table in STUDY.own_figures[w.own_figure].tables:
+        if table == "embedding":
+            files[table] = [f"<results>/runs/{name}/block-0/embedding.csv" for name in own(PLAN.classifier_recipes)]
+        elif table in of_stage:
+            inputs = of_inputs(f"{table}.csv") if table in ("spectra", "layers") else []
+            files[table] = inputs + of_runs(f"{table}.csv", of_stage[table])
+        else:
+            files[table] = f"<results>/tables/{table}.csv"
+    return files
 
 
 def evidence():
@@ -231,6 +272,18 @@ def date_nothing_later_than_now():
             os.utime(path, ns=(moment, moment))
 
 
+def note_jobs():
+    """Write down which jobs this Snakemake has set out to do, for `scripts/status` to read."""
+    from featurespace.status import JOBS, note, notes_of
+
+    notes = notes_of(workflow.dag)
+    # what makes nothing (`verify`) may run beside a study at work, and is not what one wants to follow
+    if any(job.outputs for job in notes):
+        with suppress(FeaturespaceError, OSError):  # a full disk: what is made says so, and matters more
+            note(Path("results", STUDY.study, "logs", JOBS), notes, workflow.cores if workflow.local_exec else None)
+
+
 onstart:
     refuse_what_cannot_be_written()
     date_nothing_later_than_now()
+    note_jobs()

@@ -4,6 +4,7 @@
 
 
 rule retrieve_dataset:
+    """Download a published data set, or copy it from a directory, into data/."""
     output:
         manifest="data/{kind}/retrieved.json",
     log:
@@ -26,6 +27,7 @@ rule retrieve_dataset:
 
 
 rule prepare_dataset:
+    """Turn a data set's files into arrays."""
     input:
         manifest=lambda w: f"data/{PLAN.kind(w.dataset)}/retrieved.json" if PLAN.is_downloaded(w.dataset) else [],
     output:

@@ -5,6 +5,7 @@
 
 
 rule dump_inputs:
+    """Write a data set's samples down as features: layer 0."""
     input:
         dataset=ancient("<results>/datasets/{dataset}/dataset.zarr"),
         dataset_digest="<results>/datasets/{dataset}/dataset.json",
@@ -30,6 +31,7 @@ rule dump_inputs:
 
 
 rule dump_features:
+    """Write down the features of a run, layer by layer and step by step."""
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
@@ -60,6 +62,7 @@ rule dump_features:
 
 
 rule dump_ends:
+    """Write down a run's feature layer at its first and last step, on held-out samples too."""
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
@@ -90,6 +93,7 @@ rule dump_ends:
 
 
 rule draw_noise:
+    """Draw features at random, as a control."""
     input:
         dataset=ancient(of_dataset("dataset.zarr")),
         dataset_digest=of_dataset("dataset.json"),
@@ -148,6 +152,7 @@ rule import_features:
 
 
 rule probe_run:
+    """Fit linear classifiers to a run's first and last features."""
     input:
         ends=ancient("<results>/runs/{recipe}/block-{block}/ends.zarr"),
         ends_digest="<results>/runs/{recipe}/block-{block}/ends.json",

@@ -3,6 +3,7 @@
 
 
 rule plot_angle_dynamics:
+    """Plot the P-vector angles over training."""
     input:
         tables="<results>/tables/angle_dynamics.csv",
     output:
@@ -33,6 +34,7 @@ rule plot_angle_dynamics:
 
 
 rule plot_angle_matrix:
+    """Plot the P-vector angles between trained networks."""
     input:
         tables="<results>/tables/angle_pairs.csv",
     output:
@@ -63,6 +65,7 @@ rule plot_angle_matrix:
 
 
 rule plot_spectra:
+    """Plot the spectra over training."""
     input:
         tables=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes),
     output:
@@ -93,6 +96,7 @@ rule plot_spectra:
 
 
 rule plot_layers:
+    """Plot compression and discrimination by layer."""
     input:
         tables=of_inputs("layers.csv") + of_runs("layers.csv", PLAN.own_recipes),
         runs="<results>/tables/runs.csv",
@@ -124,6 +128,7 @@ rule plot_layers:
 
 
 rule plot_training:
+    """Plot the training curves."""
     input:
         tables=of_runs("history.csv", own(PLAN.network_recipes)),
     output:
@@ -154,6 +159,7 @@ rule plot_training:
 
 
 rule plot_reference_angles:
+    """Plot angles to the reference networks."""
     input:
         tables="<results>/tables/angle_dynamics.csv",
     output:
@@ -184,6 +190,7 @@ rule plot_reference_angles:
 
 
 rule plot_early_angles:
+    """Plot angles over the first iterations."""
     input:
         tables="<results>/tables/angle_dynamics.csv",
     output:
@@ -214,6 +221,7 @@ rule plot_early_angles:
 
 
 rule plot_mean_control:
+    """Plot what the mean accounts for."""
     input:
         tables="<results>/tables/entry_summary.csv",
         dynamics="<results>/tables/angle_dynamics.csv",
@@ -245,6 +253,7 @@ rule plot_mean_control:
 
 
 rule plot_permutation_null:
+    """Plot the permutation null."""
     input:
         tables="<results>/tables/angle_pairs.csv",
     output:
@@ -275,6 +284,7 @@ rule plot_permutation_null:
 
 
 rule plot_training_effect:
+    """Plot what training does to the angles."""
     input:
         tables="<results>/tables/angle_pairs.csv",
     output:
@@ -305,6 +315,7 @@ rule plot_training_effect:
 
 
 rule plot_shuffled_labels:
+    """Plot the angles of networks with shuffled labels."""
     input:
         tables="<results>/tables/angle_pairs.csv",
     output:
@@ -335,6 +346,7 @@ rule plot_shuffled_labels:
 
 
 rule plot_explained_variance:
+    """Plot the share of leading directions."""
     input:
         tables=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes),
     output:
@@ -365,6 +377,7 @@ rule plot_explained_variance:
 
 
 rule plot_entry_densities:
+    """Plot the densities of entries."""
     input:
         tables="<results>/tables/entries.csv",
         summary="<results>/tables/entry_summary.csv",
@@ -396,6 +409,7 @@ rule plot_entry_densities:
 
 
 rule plot_entry_samples:
+    """Plot the samples at both ends of the P-vectors."""
     input:
         tables="<results>/tables/extremes.csv",
         images="<results>/tables/extreme_images.npz",
@@ -427,6 +441,7 @@ rule plot_entry_samples:
 
 
 rule plot_subspace_angles:
+    """Plot angles beyond the first vector."""
     input:
         tables="<results>/tables/subspaces.csv",
     output:
@@ -457,6 +472,7 @@ rule plot_subspace_angles:
 
 
 rule plot_data_angle_accuracy:
+    """Plot accuracy against the angle to the data."""
     input:
         tables="<results>/tables/population.csv",
         correlations="<results>/tables/correlations.csv",
@@ -488,6 +504,7 @@ rule plot_data_angle_accuracy:
 
 
 rule plot_indicators:
+    """Plot indicators of accuracy."""
     input:
         tables="<results>/tables/indicators.csv",
         correlations="<results>/tables/correlations.csv",
@@ -519,6 +536,7 @@ rule plot_indicators:
 
 
 rule plot_similarity:
+    """Plot the established measures of similarity."""
     input:
         tables="<results>/tables/similarity.csv",
     output:
@@ -549,6 +567,7 @@ rule plot_similarity:
 
 
 rule plot_sensitivity:
+    """Plot what the angles depend on."""
     input:
         tables="<results>/tables/sensitivity.csv",
     output:
@@ -579,6 +598,7 @@ rule plot_sensitivity:
 
 
 rule plot_layer_theory:
+    """Plot the layers against the theory."""
     input:
         tables=of_runs("theory.csv", own(PLAN.theory_recipes)),
     output:
@@ -609,6 +629,7 @@ rule plot_layer_theory:
 
 
 rule plot_law_sweep:
+    """Plot the law over settings."""
     input:
         tables=of_runs("theory.csv", PLAN.theory_recipes),
     output:
@@ -639,6 +660,7 @@ rule plot_law_sweep:
 
 
 rule plot_assumptions:
+    """Plot the assumptions of the theory."""
     input:
         tables=of_runs("theory.csv", PLAN.theory_recipes),
     output:
@@ -669,6 +691,7 @@ rule plot_assumptions:
 
 
 rule plot_layer_probes:
+    """Plot rank and linear probes of the layers."""
     input:
         layers=of_inputs("layers.csv") + of_runs("layers.csv", own(PLAN.probed_recipes)),
         probes=of_runs("layer_probes.csv", own(PLAN.probed_recipes)),
@@ -701,6 +724,7 @@ rule plot_layer_probes:
 
 
 rule plot_normalisation_modes:
+    """Plot both modes of batch normalisation."""
     input:
         layers=of_runs("layers.csv", own(PLAN.classifier_recipes)),
         networks=of_runs("networks.csv", own(PLAN.classifier_recipes)),
@@ -733,6 +757,7 @@ rule plot_normalisation_modes:
 
 
 rule plot_collapse:
+    """Plot neural collapse."""
     input:
         layers=of_runs("layers.csv", own(PLAN.classifier_recipes)),
         networks=of_runs("networks.csv", own(PLAN.classifier_recipes)),
@@ -765,6 +790,7 @@ rule plot_collapse:
 
 
 rule plot_embeddings:
+    """Plot maps of the layers."""
     input:
         tables=[f"<results>/runs/{name}/block-0/embedding.csv" for name in own(PLAN.classifier_recipes)],
         runs="<results>/tables/runs.csv",
@@ -796,6 +822,7 @@ rule plot_embeddings:
 
 
 rule plot_linear_depth:
+    """Plot accuracy against linear layers."""
     input:
         runs="<results>/tables/runs.csv",
         layers=of_runs("layers.csv", PLAN.probed_recipes),
@@ -827,6 +854,7 @@ rule plot_linear_depth:
 
 
 rule plot_transfer:
+    """Plot transfer against the layers of a head."""
     input:
         layers=of_runs("layers.csv", PLAN.probed_recipes),
         probes=of_runs("layer_probes.csv", PLAN.probed_recipes),

@@ -3,6 +3,7 @@
 
 
 rule write_study:
+    """Write down the study as it was understood."""
     output:
         study="<results>/study.yaml",
     log:
@@ -24,6 +25,7 @@ rule write_study:
 
 
 rule tabulate_runs:
+    """Tabulate the runs: losses, accuracies, steps."""
     input:
         histories=of_runs("history.csv", PLAN.network_recipes),
         weights_digests=of_runs("weights.json", PLAN.network_recipes),
@@ -53,6 +55,7 @@ rule tabulate_runs:
 
 
 rule write_report:
+    """Write the report."""
     input:
         figures=of_figures("svg"),
         tables=of_figures("csv"),
@@ -90,6 +93,8 @@ rule write_report:
 
 
 rule verify:
+    """Verification: read every byte of the results and compare it with what was written down."""
+
     # It makes nothing, so it runs whenever it is asked for; and it asks for nothing, so nothing else runs.
     log:
         "<logs>/verify.log",

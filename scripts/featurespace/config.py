@@ -81,7 +81,28 @@ IMPORTED = ("features", "control-features")
 WITHOUT_NETWORK = ("noise", *IMPORTED)
 NORMALISED_KINDS = ("resnet", "wide-resnet", "densenet", "torchvision")  # batch normalisation without a choice
 
+# Tables that a figure of one's own may be drawn from: of the whole study, and of each run, which are stacked.
+STUDY_TABLES = (
+    "runs",
+    "angle_dynamics",
+    "angle_pairs",
+    "subspaces",
+    "entry_summary",
+    "entries",
+    "extremes",
+    "similarity",
+    "sensitivity",
+    "population",
+    "correlations",
+    "indicators",
+    "claims",
+    "own_measures",
+)
+RUN_TABLES = ("history", "spectra", "layers", "networks", "theory", "layer_probes", "probe", "embedding")
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"
+FUNCTION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+Function = Annotated[str, StringConstraints(pattern=FUNCTION_PATTERN)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=48)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -988,6 +1009,20 @@ class Measures(Section):
         lt=1,
         description="Numerical rank: the singular values that carry this share of their sum.",
     )
+    own: list[Function] = Field(
+        [],
+        description="Measures of one's own, `package.module:function`: of the features (n, d) and labels (n,) of a "
+        "layer, a number, or several by name. See `docs/how-to/own-measure-and-figure.md`.",
+    )
+
+    @field_validator("own")
+    @classmethod
+    def _functions_have_names_of_their_own(cls, own: list[str]) -> list[str]:
+        names = [function.partition(":")[2] for function in own]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(f"two functions are called {name}: tables could not tell them apart")
+        return own
 
 
 class Angles(Section):
@@ -1102,6 +1137,25 @@ class Analysis(Section):
         return self
 
 
+class OwnFigure(Section):
+    """A figure of one's own: see `docs/how-to/own-measure-and-figure.md`."""
+
+    script: Annotated[str, StringConstraints(pattern=r"\.py$")] = Field(
+        description="A Python file with a function `plot(tables)`: beside the study file, or in the working directory."
+    )
+    tables: list[Literal[(*STUDY_TABLES, *RUN_TABLES)]] = Field(  # type: ignore[valid-type]
+        min_length=1, description="The tables that it is drawn from."
+    )
+    caption: str = Field("", description="In reStructuredText; what the file's docstring says if empty.")
+
+    @field_validator("tables")
+    @classmethod
+    def _tables_are_distinct(cls, tables: list[str]) -> list[str]:
+        if len(set(tables)) != len(tables):
+            raise ValueError("one is named twice")
+        return tables
+
+
 class Study(Section):
     """One study: everything that `results/<study>/` depends on."""
 
@@ -1124,6 +1178,7 @@ class Study(Section):
     analysis: Analysis = Field(default_factory=lambda: Analysis(), description="Spectra, layer measures and angles.")
     ledgers: list[Literal[LEDGERS]] = Field([], description="Papers whose claims are tested, each in a ledger.")  # type: ignore[valid-type]
     figures: list[Literal[FIGURES]] = Field(list(DEFAULT_FIGURES), description="The figures of the report.")  # type: ignore[valid-type]
+    own_figures: dict[Name, OwnFigure] = Field({}, description="Figures of one's own, by a name of your choice.")
 
     @cached_property
     def members(self) -> dict[str, tuple[str, Recipe]]:
@@ -1205,6 +1260,13 @@ class Study(Section):
             # what only a file says is asked of it later
             if None not in (own_shape := input_shape(self.datasets[name]), *shapes) and own_shape not in shapes:
                 raise ValueError(f"{where}: no recipe is trained on samples of the shape of those of {name}")
+        for name, figure in self.own_figures.items():
+            if name in FIGURES:
+                raise ValueError(f"own_figures.{name}: there is a figure of this name; choose another")
+            for table, is_made in (("claims", self.ledgers), ("own_measures", self.analysis.measures.own)):
+                if table in figure.tables and not is_made:
+                    needed = "ledgers" if table == "claims" else "analysis.measures.own"
+                    raise ValueError(f"own_figures.{name}.tables: there is no {table} without {needed}")
         sources: dict[str, tuple[str, str | None]] = {}
         for name, dataset in self.datasets.items():
             if isinstance(dataset, Retrieved):
@@ -1365,6 +1427,10 @@ def _sentence(error: Any) -> str:
         return f"{key}: {given!r} is not allowed{_allowed(given, names)}"
     if kind == "too_short":
         return f"{key}: is empty, at least {error['ctx']['min_length']} is needed"
+    if kind == "string_pattern_mismatch" and error["ctx"]["pattern"] == FUNCTION_PATTERN:
+        return f"{key}: {given!r} is no function: it should be `package.module:function`"
+    if kind == "string_pattern_mismatch" and error["ctx"]["pattern"] == r"\.py$":
+        return f"{key}: {given!r} is no Python file: its name should end in .py"
     if kind == "string_pattern_mismatch":
         return f"{key}: {given!r} is no name: small letters, digits, '-', '_' and '.', no blanks, no slashes"
     if kind == "value_error":

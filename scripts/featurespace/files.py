@@ -83,19 +83,30 @@ def start_of(pid: int) -> str | None:
     return None if state in "ZX" else fields[18]
 
 
+PROCESS = re.compile(r"(?P<host>.+)-(?P<pid>\d+)-(?P<start>\d+)(?:-job(?P<job>\d+))?")
+
+
+def may_live(owner: re.Match[str]) -> bool:
+    """Say whether a process, by its name as PROCESS matches it, may be at work.
+
+    One on another machine may, unless it was a SLURM job that SLURM knows to be over.
+    """
+    host, pid, start, job = owner.group("host", "pid", "start", "job")
+    if host == socket.gethostname():
+        return start_of(int(pid)) == start
+    return job is None or is_alive(job)
+
+
 def clear_drafts(path: Path) -> None:
     """Remove the drafts of a file or a store whose writers have died."""
     for draft in path.parent.glob(f"{glob.escape(path.name)}.draft-*"):
-        name = draft.name.removeprefix(f"{path.name}.draft-")
-        owner = re.fullmatch(r"(.+)-(\d+)-(\d+)(?:-job(\d+))?(-replaced)?", name)
+        name = draft.name.removeprefix(f"{path.name}.draft-").removesuffix("-replaced")
+        owner = PROCESS.fullmatch(name)
         if owner is None:
             continue
-        host, pid, start, job = owner.group(1, 2, 3, 4)
-        is_here = host == socket.gethostname()
-        may_live = start_of(int(pid)) == start if is_here else job is None or is_alive(job)
-        if may_live:
-            if not is_here:
-                logger.warning("%s was left by a job on %s; if that has ended, delete it", draft, host)
+        if may_live(owner):
+            if owner["host"] != socket.gethostname():
+                logger.warning("%s was left by a job on %s; if that has ended, delete it", draft, owner["host"])
             continue
         logger.info("clearing %s, whose writer has died", draft)
         if draft.is_dir():

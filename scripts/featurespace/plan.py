@@ -104,7 +104,7 @@ class Plan:
     def names_own_code(self) -> bool:
         """Whether the study names any module of the user's own."""
         functions = any(isinstance(dataset, FunctionData) for dataset in self.study.datasets.values())
-        return bool(self.factories) or functions
+        return bool(self.factories or self.study.analysis.measures.own or self.study.own_figures) or functions
 
     @cached_property
     def tapped_layers(self) -> dict[str, list[str]]:
@@ -198,6 +198,11 @@ class Plan:
     def inputs(self) -> list[str]:
         """The data sets themselves, as origins of features."""
         return [f"datasets/{name}" for name in self.used_datasets]
+
+    @property
+    def figures(self) -> list[str]:
+        """The figures of the report: the study's, then the user's own."""
+        return [*self.study.figures, *self.study.own_figures]
 
     @property
     def compares_angles(self) -> bool:
@@ -479,7 +484,16 @@ class Plan:
 
     def measure_layers(self) -> dict[str, Any]:
         """How layers are measured."""
-        return normalised(self.study.analysis.measures.model_dump())
+        return normalised(self.study.analysis.measures.model_dump(exclude={"own"}))
+
+    def measure_own(self) -> dict[str, Any]:
+        """Which functions measure layers, one's own."""
+        return normalised({"functions": list(self.study.analysis.measures.own)})
+
+    def plot_own(self, figure: str) -> dict[str, Any]:
+        """Which script draws a figure of one's own, from which tables, and whose colours it may need."""
+        section = self.study.own_figures[figure]
+        return normalised({"script": section.script, "tables": section.tables, "recipes": self.own_recipes})
 
     def _facts(self, recipe: str, *keys: str) -> dict[str, Any]:
         """Return what the stages that see all runs may know of a recipe."""
@@ -646,9 +660,16 @@ class Plan:
                 "study": self.study.study,
                 "title": self.study.title or self.study.study,
                 "question": self.study.question,
-                "figures": list(self.study.figures),
+                "figures": self.figures,
                 # whose jobs' times count
-                "names": sorted({*self.recipes, *self.prepared_datasets, *map(self.kind, self.prepared_datasets)}),
+                "names": sorted(
+                    {
+                        *self.recipes,
+                        *self.prepared_datasets,
+                        *map(self.kind, self.prepared_datasets),
+                        *self.study.own_figures,
+                    }
+                ),
             }
             | self.plot("report")
         )
@@ -660,11 +681,15 @@ class Plan:
                 "command": command,
                 "study": self.study.study,
                 "origins": sorted({*(f"datasets/{name}" for name in self.prepared_datasets), *self.runs()}),
-                "figures": list(self.study.figures),
+                "figures": self.figures,
                 "keep_features": self.study.keep_features,
                 "published": sorted({self.kind(name) for name in self.prepared_datasets if self.is_downloaded(name)}),
             }
         )
+
+    def clean_resume(self) -> dict[str, Any]:
+        """Whose killed trainings are tidied up after."""
+        return {"study": self.study.study}
 
     def write_study(self) -> dict[str, Any]:
         """The whole study, in its own order, without what changes no result."""

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from featurespace import cluster
+from featurespace.cluster import ENDED
 from featurespace.errors import FeaturespaceError
 from featurespace.files import full_disk_named
 from featurespace.stores import read_digest, store_draft, write_digest
-
-ENDED = "ended"  # the file that marks the folder of a run that has ended
 
 
 def step_file(seed: int, step: int) -> str:

@@ -46,6 +46,9 @@ STAGES = {
     "figures": ["correlate_population", *(f"plot_{name}" for name in FIGURES if name not in LATE_FIGURES)],
     "claims": ["test_claims", *(f"plot_{name}" for name in sorted(LATE_FIGURES))],
     "report": ["write_report"],
+    "own measures": ["measure_own/runs/mlp/block-0"],
+    "own table": ["tabulate_own"],
+    "own figure": ["plot_own/participation"],
 }
 
 # The fixture `thorough`, when tests are collected: 30 kills of each job, in portions that a worker finishes in minutes.
@@ -55,6 +58,11 @@ SAMPLE = {"sample": ["train_run/mlp/block-1", "dump_features/mlp/block-0", "writ
 TRIED = STAGES if THOROUGH else SAMPLE
 MOMENT = "SIGKILL at a random moment"
 SAME = "runs again, same bytes, nothing left behind"
+
+
+def study_with(stage: str, request: pytest.FixtureRequest) -> Workflow:
+    """Return a study that was run to its end and has the jobs of a stage."""
+    return request.getfixturevalue("own" if stage.startswith("own ") else "tiny")
 
 
 def rule_of(job: str) -> str:
@@ -116,10 +124,13 @@ def kill_each(
 
 @pytest.mark.parametrize("portion", range(PORTIONS))
 @pytest.mark.parametrize("stage", TRIED)
-def test_a_killed_job_runs_again_and_leaves_the_bytes_it_would_have_left(tiny, tmp_path, record_fault, stage, portion):
-    workflow = tiny.copy_to(tmp_path / "killed")
-    outputs = {rule_of(job): outputs_of(tiny, job) for job in TRIED[stage]}
-    seconds = {rule_of(job): seconds_of(tiny, job) for job in TRIED[stage]}
+def test_a_killed_job_runs_again_and_leaves_the_bytes_it_would_have_left(
+    request, tmp_path, record_fault, stage, portion
+):
+    study = study_with(stage, request)
+    workflow = study.copy_to(tmp_path / "killed")
+    outputs = {rule_of(job): outputs_of(study, job) for job in TRIED[stage]}
+    seconds = {rule_of(job): seconds_of(study, job) for job in TRIED[stage]}
     for rule, n in kill_each(workflow, outputs, seconds, f"{stage} {portion}", KILLS).items():
         assert n, f"{rule} always ended before its moment"
         record_fault(where=rule, fault=MOMENT, outcome=SAME, times=n)
@@ -193,14 +204,15 @@ def test_a_killed_import_runs_again_and_leaves_the_same_bytes(tmp_path, record_f
 
 @pytest.mark.parametrize("portion", range(PORTIONS))
 @pytest.mark.parametrize("stage", TRIED)
-def test_snakemake_is_killed_and_asks_for_nothing_but_to_be_unlocked(tiny, tmp_path, record_fault, stage, portion):
+def test_snakemake_is_killed_and_asks_for_nothing_but_to_be_unlocked(request, tmp_path, record_fault, stage, portion):
+    study = study_with(stage, request)
     moments = random.Random(f"snakemake, {stage} {portion}")
     # two jobs, so that some moments lie between them
     jobs = moments.sample(TRIED[stage], min(2, len(TRIED[stage])))
-    targets = [target for job in jobs for target in outputs_of(tiny, job)]
-    life = sum(seconds_of(tiny, job) for job in jobs)
-    before = made(tiny)
-    workflow = tiny.copy_to(tmp_path / "killed")
+    targets = [target for job in jobs for target in outputs_of(study, job)]
+    life = sum(seconds_of(study, job) for job in jobs)
+    before = made(study)
+    workflow = study.copy_to(tmp_path / "killed")
     n = 0
     for _ in range(3):
         remove(workflow, targets)
@@ -230,4 +242,7 @@ def test_snakemake_is_killed_and_asks_for_nothing_but_to_be_unlocked(tiny, tmp_p
 def test_every_rule_that_makes_something_is_among_those_that_are_killed():
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
     own_tests = {"retrieve_dataset", "import_weights", "import_dataset", "import_features"}  # killed above
-    assert scripts - {rule_of(job) for job in itertools.chain(*STAGES.values())} == {*own_tests, "verify"}
+    assert scripts - {rule_of(job) for job in itertools.chain(*STAGES.values())} == {
+        *own_tests,
+        *("verify", "clean_resume"),
+    }

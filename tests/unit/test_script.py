@@ -101,6 +101,21 @@ def test_an_unexplained_failure_is_one_line_that_names_the_log(tmp_path):
     assert "Traceback" in log_of(tmp_path)
 
 
+def test_a_job_leaves_a_terminal_alone_on_which_something_else_draws(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "FEATURESPACE_QUIET", "1")
+    result = run_job(tmp_path, 'logging.getLogger("x").warning("odd")\nraise FeaturespaceError("no")')
+    assert result.returncode == 1
+    assert result.stderr == ""
+    assert "odd" in log_of(tmp_path)
+    assert "featurespace: no" in log_of(tmp_path)
+
+
+def test_the_log_alone_begins_with_the_process_that_writes_it(tmp_path):
+    result = run_job(tmp_path, "pass")
+    assert result.stderr == ""
+    assert re.match(r"\S+ \S+ INFO featurespace\.script: process .+-\d+-\d+\n", log_of(tmp_path))
+
+
 def test_an_interrupt_is_one_line(tmp_path):
     result = run_job(tmp_path, "raise KeyboardInterrupt")
     assert result.returncode == 130
