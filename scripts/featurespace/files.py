@@ -19,6 +19,9 @@ from featurespace.errors import FeaturespaceError
 if TYPE_CHECKING:
     import pandas as pd
 
+STARTED_BY = "FEATURESPACE_STARTED_BY"  # the environment variable in which Snakemake tells its jobs who it is
+_PROCESS = re.compile(r"(.+)-(\d+)-(\d+)(?:-job(\d+))?")  # machine, pid, when it began, SLURM job: `this_process`
+
 logger = logging.getLogger(__name__)
 
 
@@ -83,11 +86,19 @@ def start_of(pid: int) -> str | None:
     return None if state in "ZX" else fields[18]
 
 
+def has_ended(process: str) -> bool:
+    """Say whether a process that `this_process` named is no more; False of one that is on another machine."""
+    owner = _PROCESS.fullmatch(process)
+    if owner is None or owner[1] != socket.gethostname():
+        return False
+    return start_of(int(owner[2])) != owner[3]
+
+
 def clear_drafts(path: Path) -> None:
     """Remove the drafts of a file or a store whose writers have died."""
     for draft in path.parent.glob(f"{glob.escape(path.name)}.draft-*"):
         name = draft.name.removeprefix(f"{path.name}.draft-")
-        owner = re.fullmatch(r"(.+)-(\d+)-(\d+)(?:-job(\d+))?(-replaced)?", name)
+        owner = _PROCESS.fullmatch(name.removesuffix("-replaced"))
         if owner is None:
             continue
         host, pid, start, job = owner.group(1, 2, 3, 4)

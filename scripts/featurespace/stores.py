@@ -76,6 +76,31 @@ def require_same_samples(a_hash: str, b_hash: str, a_name: str, b_name: str) -> 
         )
 
 
+def require_own_place(path: StrPath, facts: Mapping[str, Any]) -> None:
+    """Refuse what lies where another run's should: whole, and of this study, but copied or moved.
+
+    Parameters
+    ----------
+    path
+        The store or weights folder; only of `runs/<recipe>/block-<b>/` is it known whose should lie there.
+    facts
+        What it says of itself: its `recipe` and `block`, where it has them.
+
+    Raises
+    ------
+    FeaturespaceError
+        If it says that it is of another recipe or block.
+    """
+    place = re.fullmatch(r"runs/([^/]+)/block-(\d+)", "/".join(Path(path).parts[-4:-1]))
+    if place is None or "recipe" not in facts or "block" not in facts:
+        return
+    if (str(facts["recipe"]), str(facts["block"])) != place.groups():
+        raise FeaturespaceError(
+            f"{os.fspath(path)} is of recipe {facts['recipe']!r}, block {facts['block']}: it does not belong here; "
+            f"{_mend(path)}"
+        )
+
+
 # --- drafts ---------------------------------------------------------------------------------------
 
 
@@ -372,6 +397,7 @@ class _Contents:
                 chunks = {name: _chunks_of(array) for name, array in self.arrays.items()}
             except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 raise self.damage("zarr.json", "does not describe a store of this project") from error
+        require_own_place(self.path, self.attrs)
         n_chunks = dict.fromkeys(chunks, 0)
         found = _list_files(self.path)
         for key, (n_bytes, _) in self.files.items():

@@ -759,6 +759,7 @@ def train_block(
     converged = {seed: known for stack in stacks for seed, known in zip(stack.seeds, stack.converged, strict=True)}
     facts = {
         "recipe": spec["recipe"],
+        "block": spec["block"],
         "seeds": list(spec["seeds"]),
         "steps": {str(seed): steps for seed in spec["seeds"]},
         "epochs": {str(seed): [timetable.epoch(step) for step in steps] for seed in spec["seeds"]},

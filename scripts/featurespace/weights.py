@@ -19,7 +19,7 @@ from torch import Tensor
 from featurespace import cluster
 from featurespace.errors import FeaturespaceError
 from featurespace.files import full_disk_named
-from featurespace.stores import read_digest, store_draft, write_digest
+from featurespace.stores import read_digest, require_own_place, store_draft, write_digest
 
 ENDED = "ended"  # the file that marks the folder of a run that has ended
 
@@ -114,7 +114,7 @@ class KeptWeights:
         Raises
         ------
         FeaturespaceError
-            If a file is missing, or there is one that the digest file does not know.
+            If a file is missing, there is one that the digest file does not know, or they are another run's.
         """
         self.folder = Path(folder)
         facts: dict[str, Any] = read_digest(digest)
@@ -129,6 +129,7 @@ class KeptWeights:
                 f"{digest} is not the digest file of a run's weights; to train it again, add "
                 f"`--forcerun {self.folder}` to your snakemake command"
             ) from error
+        require_own_place(self.folder, facts)
         found = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("*/*")}
         for name in sorted(found ^ self._checksums.keys()):
             raise self._damaged(name, "missing" if name not in found else "not one that training wrote")

@@ -162,9 +162,12 @@ class Script:
         try:
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
             time.sleep(max(0, started / os.sysconf("SC_CLK_TCK") + age - now))
-            has_ended = select.select([handle], [], [], 0)[0]
+            has_ended = bool(select.select([handle], [], [], 0)[0])
             if not has_ended:
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                try:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                except ProcessLookupError:  # since then
+                    has_ended = True
             return not has_ended
         finally:
             os.close(handle)

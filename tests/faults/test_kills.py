@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,9 +36,9 @@ STAGES = {
         "measure_networks/mlp/block-0",
         "predict_layers/line/block-0",
         "probe_layers/mlp/block-0",
-        "embed_layers/mlp/block-0",
         "probe_run/mlp/block-0",
         "tabulate_runs",
+        "embed_layers/mlp/block-0",
     ],
     "comparison": [
         "compare_runs",
@@ -51,7 +52,7 @@ STAGES = {
     "report": ["write_report"],
 }
 
-KILLS, KILLS_OF_SNAKEMAKE = (30, 10) if THOROUGH else (3, 1)
+KILLS, KILLS_OF_SNAKEMAKE = (30, 4) if THOROUGH else (3, 1)  # of each job; at the jobs of each stage
 SAMPLE = {"sample": ["train_run/mlp/block-1", "dump_features/mlp/block-0", "write_study"]}
 TRIED = STAGES if THOROUGH else SAMPLE
 MOMENT = "SIGKILL at a random moment"
@@ -89,8 +90,9 @@ def make(workflow: Workflow, targets: list[str], moments: dict[str, float]) -> s
     killed = set()
     while process.poll() is None:
         for script in list(scripts_below(process.pid)):
-            with suppress(FileNotFoundError):  # it has ended
-                shutil.copyfile(script.path, script_of(workflow, script.rule))
+            if not (kept := script_of(workflow, script.rule)).exists():
+                with suppress(FileNotFoundError):  # it has ended
+                    shutil.copyfile(script.path, kept)
             if script.rule in moments and script.rule not in killed and script.kill_at(moments[script.rule]):
                 killed.add(script.rule)
         time.sleep(0.01)
@@ -105,7 +107,7 @@ def kill_each(
     n: int,
     folder: str = "",
     modules: str = "",
-) -> dict[str, int]:
+) -> Iterator[tuple[str, int]]:
     """Kill the job of each rule n times, at moments drawn from its life, and compare what it makes in the end.
 
     Once Snakemake runs the jobs, which are killed, and is then run again. Then their scripts are run without it and
@@ -122,10 +124,10 @@ def kill_each(
     modules
         What scripts import besides what all of them do.
 
-    Returns
-    -------
-    dict
-        {rule: how often it was killed}.
+    Yields
+    ------
+    tuple
+        Each rule, and how often it was killed.
     """
     draws = random.Random(" ".join(outputs))
     before, pending = made(workflow, folder), workflow.pending()
@@ -135,25 +137,25 @@ def kill_each(
     make(workflow, targets, {})
     assert made(workflow, folder) == before
     assert workflow.pending() == pending
-    counts = {rule: int(rule in killed) for rule in outputs}
     with Runner(workflow.root, modules) as runner:
         for rule, files in outputs.items():
+            count = int(rule in killed)
             remove(workflow, files)
             _, life = runner.run(script_of(workflow, rule))
             remove(workflow, files)
             for _ in range(3 * n):
                 status, lived = runner.run(script_of(workflow, rule), draws.uniform(0, life))
                 if status:
-                    counts[rule] += 1
+                    count += 1
                 else:  # it was quicker this time, and ended before its moment
                     life = min(life, lived)
                     remove(workflow, files)
-                if counts[rule] == n:
+                if count == n:
                     break
             runner.run(script_of(workflow, rule))
             assert made(workflow, folder) == before, rule
-            assert counts[rule] == n, f"{rule} ended too often before its moment"
-    return counts
+            assert count == n, f"{rule} ended too often before its moment"
+            yield rule, count
 
 
 @pytest.mark.parametrize("stage", TRIED)
@@ -162,7 +164,7 @@ def test_a_killed_job_runs_again_and_leaves_the_bytes_it_would_have_left(tiny, t
     outputs = {rule_of(job): outputs_of(tiny, job) for job in TRIED[stage]}
     seconds = {rule_of(job): seconds_of(tiny, job) for job in TRIED[stage]}
     modules = "umap" if "embed_layers" in outputs else ""
-    for rule, n in kill_each(workflow, outputs, seconds, KILLS, modules=modules).items():
+    for rule, n in kill_each(workflow, outputs, seconds, KILLS, modules=modules):
         record_fault(where=rule, fault=MOMENT, outcome=SAME, times=n)
 
 
@@ -175,8 +177,8 @@ def test_a_killed_training_goes_on_from_the_last_state_it_saved(tmp_path, record
     job = "train_run/mlp/block-0"
     workflow.run("results/tiny/runs/mlp/block-0/weights.json", "--cores", "1")
     outputs, seconds = {"train_run": outputs_of(workflow, job)}, {"train_run": seconds_of(workflow, job)}
-    counts = kill_each(workflow, outputs, seconds, KILLS)
-    record_fault(where="train_run, of a long training", fault=MOMENT, outcome=SAME, times=counts["train_run"])
+    for rule, n in kill_each(workflow, outputs, seconds, KILLS):
+        record_fault(where=f"{rule}, of a long training", fault=MOMENT, outcome=SAME, times=n)
 
 
 @only_thorough
@@ -190,8 +192,8 @@ def test_a_killed_retrieval_brings_the_same_files(tmp_path, record_fault):
     workflow.run(listed, "--cores", "1")
     files = [listed, *(f"data/fashion-mnist/{path.name}" for path in published)]
     seconds = {"retrieve_dataset": seconds_of(workflow, "retrieve_dataset/fashion-mnist")}
-    counts = kill_each(workflow, {"retrieve_dataset": files}, seconds, KILLS, folder="data")
-    record_fault(where="retrieve_dataset", fault=MOMENT, outcome=SAME, times=counts["retrieve_dataset"])
+    for rule, n in kill_each(workflow, {"retrieve_dataset": files}, seconds, KILLS, folder="data"):
+        record_fault(where=rule, fault=MOMENT, outcome=SAME, times=n)
 
 
 def kill_snakemake(workflow: Workflow, targets: list[str], moment: float) -> tuple[bool, float]:
@@ -251,6 +253,20 @@ def test_snakemake_is_killed_and_asks_for_nothing_but_to_be_unlocked(tiny, tmp_p
     assert made(workflow) == before
     assert workflow.pending() == set()
     record_fault(where=f"Snakemake, at its {stage} jobs", fault=MOMENT, outcome=f"asks for `--unlock`, {SAME}", times=n)
+
+
+def test_a_job_that_is_still_starting_when_snakemake_is_killed_does_nothing(tiny, tmp_path, record_fault):
+    workflow = tiny.copy_to(tmp_path / "killed")
+    job = "dump_features/mlp/block-0"
+    targets = outputs_of(tiny, job)
+    remove(workflow, targets)
+    process = start(workflow, *targets)
+    wait_for(lambda: list(scripts_below(process.pid)))
+    process.kill()  # while the job imports what it needs, and knows of no parent yet
+    process.wait()
+    wait_for(lambda: not jobs_in(workflow.root))
+    assert not any((workflow.root / target).exists() for target in targets)
+    record_fault(rule_of(job), "Snakemake is killed while the job starts", "the job ends too, and writes nothing")
 
 
 def test_every_rule_that_makes_something_is_among_those_that_are_killed():
