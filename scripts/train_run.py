@@ -26,5 +26,5 @@ if __name__ == "__main__":
         )
         run = train_block(job.params, load_dataset(job.input.dataset, job.input.dataset_digest), device, folder)
         write_table(job.output.history, pd.DataFrame(run.history, columns=HISTORY_COLUMNS))
-        publish(run.weights, weights, job.output.digest, run.facts)
+        publish(run.weights, weights, job.output.digest, run.facts, run.checksums)
         forget_when_taken(folder)

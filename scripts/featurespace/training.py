@@ -262,6 +262,8 @@ class Stack:
         The last kept step: the end of training, or where every seed had converged.
     converged
         Of each seed, whether its training loss fell below `stop_loss`; None where nothing was asked.
+    checksums
+        {file: SHA-256}, in hex, of the weights that it kept.
     """
 
     seeds: list[int]
@@ -269,6 +271,7 @@ class Stack:
     end: int
     converged: list[bool | None]
     n_parameters: int
+    checksums: dict[str, str]
 
 
 class Trainer:
@@ -660,7 +663,7 @@ class Trainer:
                 bool(frozen) or row["train_loss"] < self.stop_loss
                 for frozen, row in zip(self.frozen.tolist(), last, strict=True)
             ]
-        return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters)
+        return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters, self.checksums)
 
 
 def _checksum(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -692,11 +695,14 @@ class TrainedRun:
         One row a seed and kept step, with the columns HISTORY_COLUMNS.
     facts
         What `weights.json` says of the run, apart from checksums. Nothing in it depends on the hour or the speed.
+    checksums
+        {file: SHA-256}, in hex, of the kept weights as they were written.
     """
 
     weights: Path
     history: list[dict[str, Any]]
     facts: dict[str, Any]
+    checksums: dict[str, str]
 
 
 def resume_folder(parent: Path, **what: Any) -> Path:
@@ -769,7 +775,8 @@ def train_block(
         "tf32": False,
         "torch_version": torch.__version__,
     }
-    return TrainedRun(folder / "weights", history, facts)
+    checksums = {name: value for stack in stacks for name, value in stack.checksums.items()}
+    return TrainedRun(folder / "weights", history, facts, checksums)
 
 
 def _fill_up(weights: Path, stack: Stack, steps: Sequence[int], timetable: Timetable) -> None:
@@ -779,9 +786,11 @@ def _fill_up(weights: Path, stack: Stack, steps: Sequence[int], timetable: Timet
         if step > stack.end:
             for seed, row in last.items():
                 shutil.copyfile(weights / step_file(seed, stack.end), weights / step_file(seed, step))
+                stack.checksums[step_file(seed, step)] = stack.checksums[step_file(seed, stack.end)]
                 when = {"step": step, "epoch": timetable.epoch(step), "learning_rate": timetable.rate(step)}
                 stack.rows.append(row | when)
     if stack.end not in steps:
         for seed in stack.seeds:
             (weights / step_file(seed, stack.end)).unlink()
+            del stack.checksums[step_file(seed, stack.end)]
         stack.rows = [row for row in stack.rows if row["step"] != stack.end]

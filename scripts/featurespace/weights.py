@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from featurespace import cluster
+from featurespace.checksums import sha256
 from featurespace.errors import FeaturespaceError
 from featurespace.files import full_disk_named
 from featurespace.stores import read_digest, require_own_place, store_draft, write_digest
@@ -54,22 +55,39 @@ def write_tensors(
     return hashlib.sha256(content).hexdigest()
 
 
-def publish(kept: Path, folder: str | Path, digest: str | Path, facts: Mapping[str, Any]) -> None:
+def publish(
+    kept: Path,
+    folder: str | Path,
+    digest: str | Path,
+    facts: Mapping[str, Any],
+    written: Mapping[str, str] | None = None,
+) -> None:
     """Make a run's weights folder, whole or not at all, from the files it kept, and then its digest file.
 
     Parameters
     ----------
     kept
-        A folder of nothing but weights, on the same file system; it stays as it is.
+        A folder of weights on the same file system; it stays as it is.
     facts
         What the digest file says of the run besides the checksums.
+    written
+        {file: SHA-256}, in hex, of what was written there, perhaps days ago: these are published. None: all that is
+        there.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a file is not what was written; nothing is published then.
     """
+    found = {path.relative_to(kept).as_posix(): sha256(path) for path in kept.glob("*/*")}
+    checksums = dict(sorted((found if written is None else written).items()))
+    for name, checksum in checksums.items():
+        if found.get(name) != checksum:
+            raise FeaturespaceError(f"{kept / name} is not what training wrote; run again to train it anew")
     with store_draft(folder) as draft:
-        shutil.copytree(kept, draft, dirs_exist_ok=True, copy_function=_link)
-    checksums = {
-        path.relative_to(kept).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(kept.glob("*/*"))
-    }
+        for name in checksums:
+            (draft / name).parent.mkdir(exist_ok=True)
+            _link(kept / name, draft / name)
     write_digest(folder, digest, **facts, files=checksums)
 
 
@@ -91,7 +109,7 @@ def forget_taken(parent: Path) -> None:
         shutil.rmtree(mark.parent, ignore_errors=True)  # the weights may be read by several jobs
 
 
-def _link(source: str, target: str) -> None:
+def _link(source: Path, target: Path) -> None:
     """Give a file that will not change a second name, or, where the file system cannot, a copy."""
     try:
         os.link(source, target)

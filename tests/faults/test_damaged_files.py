@@ -22,7 +22,7 @@ from featurespace.plan import Plan
 from featurespace.stores import FeatureStore, read_group
 from featurespace.training import resume_folder, train_block
 from featurespace.verification import STORES, Findings, mending_command, verify_results
-from featurespace.weights import KeptWeights
+from featurespace.weights import KeptWeights, publish
 
 pytestmark = pytest.mark.workflow
 
@@ -357,6 +357,30 @@ def test_a_damaged_state_is_not_gone_on_from(finished, tmp_path, caplog, record_
     caplog.clear()
     train_block(spec, data, torch.device("cpu"), folder, save_seconds=0.0)
     assert "going on from step" in caplog.text
+
+
+def test_weights_that_are_damaged_before_the_run_ends_are_not_published(finished, tmp_path, record_fault):
+    spec = Plan(parse_study(STUDY, "study.yaml")).train_run("mlp", 0)
+    data = load_dataset(finished.root / DATASET / "dataset.zarr")
+    run = train_block(spec, data, torch.device("cpu"), tmp_path / "resume")
+    contents(run.weights)[0].with_name("step-99999999.safetensors").write_bytes(b"nobody's")
+    publish(run.weights, tmp_path / "whole", tmp_path / "whole.json", run.facts, run.checksums)
+    assert KeptWeights(tmp_path / "whole", tmp_path / "whole.json").steps == run.facts["steps"]["0"]
+    kept = {path: path.read_bytes() for path in contents(run.weights)}
+    faults: dict[str, Callable[[Path], None]] = {
+        "a bit is flipped": lambda path: flip_a_bit(path, 0.5),
+        "one is gone": Path.unlink,
+    }
+    for fault, damage in faults.items():
+        damage(contents(run.weights)[-1])
+        with pytest.raises(FeaturespaceError, match="is not what training wrote; run again to train it anew"):
+            publish(run.weights, tmp_path / "weights", tmp_path / "weights.json", run.facts, run.checksums)
+        assert not (tmp_path / "weights").exists()
+        assert not (tmp_path / "weights.json").exists()
+        for path, content in kept.items():
+            path.unlink(missing_ok=True)
+            path.write_bytes(content)
+        record_fault("weights of a run that is still training", fault, "one line that names the file; trained anew")
 
 
 def test_a_state_of_other_code_is_not_gone_on_from(tmp_path, record_fault):
