@@ -13,9 +13,13 @@ from pathlib import Path
 from featurespace.closure import CodeIndex, OwnCode
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
+from featurespace.files import STARTED_BY, this_process
 from featurespace.own_code import find_own_figure, own_measures_code
 from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
+
+# A job that is still starting when this Snakemake is killed has no other way to know of it.
+os.environ[STARTED_BY] = this_process()
 
 # The graph of a thousand runs' jobs is millions of objects that live to the end: looking for garbage among them, again
 # and again, takes an eighth of the time to build it.

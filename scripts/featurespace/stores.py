@@ -76,6 +76,31 @@ def require_same_samples(a_hash: str, b_hash: str, a_name: str, b_name: str) -> 
         )
 
 
+def require_own_place(path: StrPath, facts: Mapping[str, Any]) -> None:
+    """Refuse what lies where another run's should: whole, and of this study, but copied or moved.
+
+    Parameters
+    ----------
+    path
+        The store or weights folder; only of `runs/<recipe>/block-<b>/` is it known whose should lie there.
+    facts
+        What it says of itself: its `recipe` and `block`, where it has them.
+
+    Raises
+    ------
+    FeaturespaceError
+        If it says that it is of another recipe or block.
+    """
+    place = re.fullmatch(r"runs/([^/]+)/block-(\d+)", "/".join(Path(path).parts[-4:-1]))
+    if place is None or "recipe" not in facts or "block" not in facts:
+        return
+    if (str(facts["recipe"]), str(facts["block"])) != place.groups():
+        raise FeaturespaceError(
+            f"{os.fspath(path)} is of recipe {facts['recipe']!r}, block {facts['block']}: it does not belong here; "
+            f"{_mend(path)}"
+        )
+
+
 # --- drafts ---------------------------------------------------------------------------------------
 
 
@@ -366,7 +391,8 @@ class _Contents:
         self.attrs: dict[str, Any] = {}
         chunks: dict[str, tuple[int, int | None]] = {}
         try:
-            checksums = json.loads((self.path / CHECKSUMS).read_bytes())
+            listing = (self.path / CHECKSUMS).read_bytes()
+            checksums = json.loads(listing)
             found_format = checksums["featurespace_format"]
             self.files: dict[str, list[int]] = checksums["files"]
             if not all(type(n) is int and n >= 0 for n_bytes, crc in self.files.values() for n in (n_bytes, crc)):
@@ -377,7 +403,7 @@ class _Contents:
             raise FeaturespaceError(
                 f"{self.path} is in store format {found_format}, and this version reads format {FORMAT}; {_mend(path)}"
             )
-        if digest is not None and _checksums_hash(self.path) != read_digest(digest)["checksums"]:
+        if digest is not None and hashlib.sha256(listing).hexdigest() != read_digest(digest)["checksums"]:
             raise FeaturespaceError(f"{self.path} is not the store that {digest} describes; {_mend(path)}")
         if "zarr.json" in self.files:
             content = self.read("zarr.json").tobytes()
@@ -388,6 +414,7 @@ class _Contents:
                 chunks = {name: _chunks_of(array) for name, array in self.arrays.items()}
             except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 raise self.damage("zarr.json", "does not describe a store of this project") from error
+        require_own_place(self.path, self.attrs)
         n_chunks = dict.fromkeys(chunks, 0)
         found = _list_files(self.path)
         for key, (n_bytes, _) in self.files.items():
