@@ -33,7 +33,7 @@ if __name__ == "__main__":
             FigureEntry(
                 name=name,
                 image=image_uri(Path(by_name["svg"][name]).read_bytes()),
-                alternative=ALTERNATIVES.get(name, name),
+                alternative=ALTERNATIVES.get(name, ""),
                 caption=caption_html(snakemake.params.captions[name]),
                 csv=str(by_name["csv"][name]),
                 csv_link=os.path.relpath(by_name["csv"][name], report.parent),

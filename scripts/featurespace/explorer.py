@@ -279,8 +279,8 @@ def spectrum_view(spectra: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], d
     Returns
     -------
     dict or None
-        notes, and rows by recipe (`data` first): seeds (None: geometric means), epochs, layers (shallowest first),
-        feature_layer (its position among them) and shares, packed (centring, seed, step, layer, component).
+        notes, and rows by recipe (`data` first): seeds (None: the data, or geometric means), epochs, layers (shallowest
+        first), feature_layer (its position among them) and shares, packed (centring, seed, step, layer, component).
     """
     here = recipes_of(recipes, dataset)
     feature_layers = {recipe["name"]: recipe["feature_layer"] for recipe in recipes}
@@ -318,7 +318,7 @@ def spectrum_view(spectra: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], d
         curve, own = curves[name], feature_layers.get(name, "input")
         array = np.moveaxis(curve["array"][..., 0], 2, 0)  # centring, seed, step, layer, component
         rows_[name] = {
-            "seeds": curve["seeds"],
+            "seeds": None if name == DATA else curve["seeds"],
             "epochs": _epochs(curve),
             "layers": layers[name],
             "feature_layer": layers[name].index(own) if own in layers[name] else len(layers[name]) - 1,
@@ -342,7 +342,7 @@ def layer_view(layers: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], datas
     Returns
     -------
     dict or None
-        measures, notes, and rows by recipe (`data` first): seeds (None: means, of compression the geometric one),
+        measures, notes, and rows by recipe (`data` first): seeds (None: the data, or means, geometric of compression),
         epochs, layers, depths and values, packed (seed, step, layer, measure).
     """
     here = recipes_of(recipes, dataset)
@@ -364,7 +364,7 @@ def layer_view(layers: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], datas
         notes.append(f"at most {MOST_LAYERS} layers of a recipe are shown")
     rows_ = {
         name: {
-            "seeds": curves[name]["seeds"],
+            "seeds": None if name == DATA else curves[name]["seeds"],
             "epochs": _epochs(curves[name]),
             "layers": names[name],
             "depths": depths[name],

@@ -90,7 +90,7 @@ class FigureEntry:
 
     name: str
     image: str  # data URI
-    alternative: str
+    alternative: str  # what it shows in a few words, for those who cannot see it; its title if empty
     caption: Markup
     csv: str  # path as the user gives it to Snakemake
     csv_link: str  # the same, relative to the report

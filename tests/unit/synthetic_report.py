@@ -28,16 +28,19 @@ def _product(**axes: Any) -> pd.DataFrame:
 
 
 def many_tables(
-    recipes: list[dict[str, Any]], n_seeds: int = 1, n_steps: int = 21, n_components: int = 20
+    recipes: list[dict[str, Any]], n_seeds: int = 1, n_steps: int = 21, n_components: int = 20, n_references: int = 30
 ) -> dict[str, pd.DataFrame]:
-    """Return `dynamics`, `spectra`, `layers` and `runs` of a study on one data set, each seed at the same steps."""
+    """Return `dynamics`, `spectra`, `layers` and `runs` of a study on one data set, each seed at the same steps.
+
+    Angles are to the first `n_references` recipes.
+    """
     rng = np.random.default_rng(0)
     names = [recipe["name"] for recipe in recipes]
     steps = list(range(n_steps))
     seeds = list(range(n_seeds))
     centrings = ["raw", "centred"]
     dynamics = _product(
-        recipe=names, centring=centrings, seed=seeds, step=steps, reference=["own", "data", *names]
+        recipe=names, centring=centrings, seed=seeds, step=steps, reference=["own", "data", *names[:n_references]]
     ).assign(dataset="digits", reference_seed=0)
     dynamics["epoch"] = dynamics["step"].astype(float)
     dynamics["angle_deg"] = rng.uniform(1, 89, len(dynamics))

@@ -446,7 +446,7 @@ def test_two_hundred_runs_stay_small_and_usable(many_page: Path, visit: Callable
         assert page.evaluate(n_elements) < 20_000
     assert "means over seeds" not in page.inner_text("#x-note")
     show(page, "matrix")
-    assert "of 200 reference recipes the first 24 are shown" in page.inner_text("#x-note")
+    assert "of 30 reference recipes the first 24 are shown" in page.inner_text("#x-note")
 
 
 @pytest.mark.workflow

@@ -263,3 +263,16 @@ def test_results_survive_a_run_that_fails(tiny, tmp_path):
     workflow.run()
     assert workflow.pending() == set()
     assert read(workflow, WEIGHTS) == read(tiny, WEIGHTS)
+
+
+def test_snakemakes_own_report_has_every_figure_with_its_title_and_category(tiny, tmp_path):
+    workflow = tiny.copy_records_to(tmp_path / "reported")
+    done = workflow.snakemake("--report", "out.html")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    page = (workflow.root / "out.html").read_text()
+    for category in ("P-vectors", "Controls", "Generalisation", "Layers", "Training", "Tables"):
+        assert f'"{category}"' in page
+    for name in [*(f"figures/{name}.svg" for name in FIGURES), "tables/runs.csv", "tables/claims.csv"]:
+        assert f'"name": "{Path(name).name}"' in page, name
+        title = (ROOT / "report" / f"{Path(name).stem}.rst").read_text().split("**")[1].rstrip(".")
+        assert json.dumps(title) in page, title
