@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -103,22 +103,16 @@ class CodeIndex:
 
     def _parse_uncached(self, path: Path) -> tuple[str, tuple[Path, ...]]:
         """Return a file's digest, and the local files that it imports directly."""
+        source = path.read_text(encoding="utf-8")
         try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            tree = ast.parse(source)
         except SyntaxError as error:
             raise FeaturespaceError(f"{path}: line {error.lineno}: {error.msg}") from error
-        except ValueError as error:  # no UTF-8, or a null byte
-            raise FeaturespaceError(f"{path}: {error}") from error
         digest, imports = read_code(tree)
         package = path.relative_to(self.root).parent.parts
         names = dict.fromkeys(_imported(imports, package))
         found = dict.fromkeys(file for name in names for file in self._files(name))
         return digest, tuple(found)
-
-    def module_closure(self, name: str) -> dict[str, str]:
-        """Return {file: SHA-256} of a module by its dotted name, of its packages, and of what they import."""
-        files = [str(file.relative_to(self.root)) for file in self._files(tuple(name.split(".")))]
-        return dict(sorted(item for file in files for item in self.closure(file).items()))
 
     def closure(self, script: str, *data_files: str) -> dict[str, str]:
         """Return {file: SHA-256} of a script and of all local modules it imports, however deep.
@@ -145,20 +139,3 @@ class CodeIndex:
         for name in data_files:
             seen[self.root / name] = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
         return {str(path.relative_to(self.root)): seen[path] for path in sorted(seen)}
-
-
-def own_module(name: str, places: Iterable[Path]) -> Path | None:
-    """Find the folder that a module of a user's own, by its dotted name, is imported from; nothing is imported.
-
-    Parameters
-    ----------
-    name
-        `package.module`.
-    places
-        Folders, the first of which that has it counts, as with `sys.path`.
-    """
-    for place in places:
-        path = place.joinpath(*name.split("."))
-        if path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file():
-            return place
-    return None

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from featurespace import image_folder
-from featurespace.closure import CodeIndex, own_module
+from featurespace.closure import CodeIndex
 from featurespace.config import ArrayFile, FunctionData, ImageFolder, Own, Study, input_shape, require_fit
 from featurespace.errors import FeaturespaceError
-from featurespace.inventory import Source, look_at, recall
+from featurespace.inventory import Source, look_at, recall, shown
 from featurespace.own_split import n_held_out
 
 
@@ -100,8 +100,8 @@ class OwnSources:
                 found = self._find(section.file, kind, _describe_arrays(section.channels))
                 shape = found.facts["shape"]
             case FunctionData():
-                files = [self._find(path, "read", lambda path, names: {}).contents for path in section.files]
-                contents = {"code": self._code(section.function.partition(":")[0]), "files": files}
+                files = [self._contents_of(path) for path in section.files]
+                contents = {"code": self._code(section.function), "files": files}
                 return DatasetFacts(section.classes, section.train, section.test, tuple(section.shape), contents)
             case _:
                 raise TypeError(f"{section.kind} has no source of its own")
@@ -110,12 +110,22 @@ class OwnSources:
         n_train = sum(counts) - (sum(held_out) if test is None else 0)
         return DatasetFacts(len(counts), n_train, sum(held_out), tuple(shape), found.contents)
 
-    def _code(self, module: str) -> dict[str, str]:
-        place = own_module(module, self.places)
-        if place is None:
-            looked = ", ".join(str(place) for place in self.places)
+    def _contents_of(self, path: str) -> str:
+        return self._find(path, "read", lambda path, names: {}).contents
+
+    def _code(self, function: str) -> dict[str, str]:
+        """Return {file: SHA-256} of the module of a function, its packages, and the local modules they import."""
+        module = function.partition(":")[0]
+        files = own_module(module, self.places)
+        if files is None:
+            looked = ", ".join(map(str, self.places))
             raise FeaturespaceError(f"there is no module {module!r} in {looked}")
-        return CodeIndex(place).module_closure(module)
+        place, names = files
+        index = CodeIndex(place)
+        try:
+            return dict(sorted(item for name in names for item in index.closure(name).items()))
+        except ValueError as error:  # no UTF-8, or a null byte
+            raise FeaturespaceError(f"module {module!r} is no Python: {error}") from error
 
     def _features(self, name: str) -> FeatureFacts:
         section = self.study.features[name]
@@ -133,9 +143,18 @@ class OwnSources:
         FeaturespaceError
             One line: the file, the key, what was wrong.
         """
+        try:
+            self._check(filename)
+        except FeaturespaceError as error:
+            raise FeaturespaceError(shown(" ".join(str(error).split()))) from error
+
+    def _check(self, filename: str) -> None:
         own = {name: section for name, section in self.study.datasets.items() if isinstance(section, Own)}
         for name, section in own.items():
             key = {"images": "folder", "arrays": "file", "function": "function"}[section.kind]
+            for i, path in enumerate(section.files if isinstance(section, FunctionData) else ()):
+                with _key(f"{filename}: datasets.{name}.files.{i}"):
+                    self._contents_of(path)
             with _key(f"{filename}: datasets.{name}.{key}"):
                 facts = self.dataset(name)
             if section.sample_set.split == "test" and not facts.n_test:
@@ -168,6 +187,32 @@ class OwnSources:
     def shape(self, dataset: str) -> tuple[int, ...]:
         """Return the shape of a data set's samples."""
         return input_shape(self.study.datasets[dataset]) or self.dataset(dataset).shape
+
+
+def own_module(name: str, places: Sequence[Path]) -> tuple[Path, list[str]] | None:
+    """Find a module of a user's own by its dotted name, without importing it.
+
+    Parameters
+    ----------
+    name
+        `package.module`.
+    places
+        Folders, the first of which that has it counts, as with `sys.path`.
+
+    Returns
+    -------
+    tuple or None
+        The folder, and the files below it that an import would run: the packages' and the module's own.
+    """
+    parts = name.split(".")
+    for place in places:
+        module = place.joinpath(*parts)
+        packages = [place.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
+        for path in (module / "__init__.py", module.with_name(f"{parts[-1]}.py")):
+            if path.is_file():
+                files = [*(package for package in packages if package.is_file()), path]
+                return place, [str(file.relative_to(place)) for file in dict.fromkeys(files)]
+    return None
 
 
 @contextmanager
