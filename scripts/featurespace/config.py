@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
+import json
 import math
 import re
 from functools import cached_property
@@ -322,6 +323,17 @@ class FunctionData(OwnSection):
     )
     train: PositiveInt = Field(description="How many training samples it returns.")
     test: Count = Field(0, description="How many test samples it returns.")
+
+    @field_validator("arguments")
+    @classmethod
+    def _arguments_are_plain(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(arguments, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"should be numbers, texts, truth values, and lists and mappings of these ({error})"
+            ) from error
+        return arguments
 
     @model_validator(mode="after")
     def _parts_agree(self) -> FunctionData:

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,8 @@ def _require_plain(dtype: np.dtype[Any], where: str) -> None:
 
 def _npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Read the header of a .npy file: shape, whether Fortran-ordered, dtype, and its own length in bytes."""
+    # as much as a header can be, whatever length it says of itself
+    stream = BytesIO(stream.read(12 + _MAX_HEADER))
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:

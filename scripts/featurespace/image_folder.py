@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurespace.errors import FeaturespaceError
+from featurespace.inventory import shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 SPLITS = ("train", "test")
@@ -46,22 +47,28 @@ def arrange(root: Path, names: Iterable[str]) -> list[ImageFile]:
     """
     parts = [name.split("/") for name in sorted(names)]
     if not parts:
-        raise FeaturespaceError(f"{root}: there is no image in it (of {', '.join(SUFFIXES)})")
+        raise FeaturespaceError(f"{shown(root)}: there is no image in it (of {', '.join(SUFFIXES)})")
     tops = sorted({part[0] for part in parts if len(part) > 1})
     is_split = set(SPLITS) <= set(tops)
     if is_split and len(tops) > 2:
         other = next(top for top in tops if top not in SPLITS)
-        raise FeaturespaceError(f"{root}: beside train and test there is {other}; move it out of the folder")
+        raise FeaturespaceError(
+            f"{shown(root)}: beside train and test there is {shown(other)}; move it out of the folder"
+        )
     n_folders = 2 if is_split else 1
     for part in parts:
         if len(part) <= n_folders:
-            raise FeaturespaceError(f"{root}: {'/'.join(part)} is in the folder of no class; put it into one")
+            raise FeaturespaceError(
+                f"{shown(root)}: {shown('/'.join(part))} is in the folder of no class; put it into one"
+            )
     files = [ImageFile("/".join(part), part[n_folders - 1], part[0] == "test" if is_split else None) for part in parts]
     classes = {file.class_name for file in files if not file.is_test}
     if strange := sorted({file.class_name for file in files} - classes):
-        raise FeaturespaceError(f"{root}: test/{strange[0]} has images, and train/{strange[0]} has none")
+        raise FeaturespaceError(f"{shown(root)}: test/{shown(strange[0])} has images, and train/ has none of it")
     if len(classes) < 2:
-        raise FeaturespaceError(f"{root}: all images are of the class {classes.pop()!r}; a folder for each is needed")
+        raise FeaturespaceError(
+            f"{shown(root)}: all images are of the class {classes.pop()!a}; a folder for each is needed"
+        )
     return sorted(files, key=lambda file: (bool(file.is_test), file.class_name, file.name))
 
 

@@ -50,7 +50,7 @@ def list_source(root: Path, is_wanted: Callable[[str], bool] = lambda name: True
         top = root.stat()
         if not stat.S_ISDIR(top.st_mode):
             if not stat.S_ISREG(top.st_mode):
-                raise FeaturespaceError(f"{root} is neither a file nor a folder")
+                raise FeaturespaceError(f"{shown(root)} is neither a file nor a folder")
             return {"": _stamp(top)}
         found: Listing = {}
         real_root = os.path.realpath(root)
@@ -73,11 +73,19 @@ def list_source(root: Path, is_wanted: Callable[[str], bool] = lambda name: True
                         continue
                     about = entry.stat()
                     if not stat.S_ISREG(about.st_mode):
-                        raise FeaturespaceError(f"{root}: {name} is no plain file; move it away")
+                        raise FeaturespaceError(f"{shown(root)}: {shown(name)} is no plain file; move it away")
                     found[name] = _stamp(about)
     except OSError as error:
-        raise FeaturespaceError(f"{error.filename or root} cannot be read ({error.strerror})") from error
+        raise FeaturespaceError(f"{shown(error.filename or root)} cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a null byte in a name
+        raise FeaturespaceError(f"{shown(root)} cannot be read ({error})") from error
     return found
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """Write a file's name, which a stranger may have chosen, so that a terminal obeys nothing in it."""
+    text = os.fspath(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _stamp(about: os.stat_result) -> Stamp:
@@ -86,11 +94,11 @@ def _stamp(about: os.stat_result) -> Stamp:
 
 def _require_inside(root: Path, name: str, path: str, real_root: str) -> None:
     """Refuse a link that leads out of its folder, to nothing, or to a folder: the last could go round in circles."""
-    target = os.path.realpath(path)
+    target, where = os.path.realpath(path), f"{shown(root)}: {shown(name)}"
     if os.path.commonpath([real_root, target]) != real_root:
-        raise FeaturespaceError(f"{root}: {name} is a link that leads out of the folder; put the file itself there")
+        raise FeaturespaceError(f"{where} is a link that leads out of the folder; put the file itself there")
     if not Path(target).is_file():
-        raise FeaturespaceError(f"{root}: {name} is a link to no file; put the files themselves there")
+        raise FeaturespaceError(f"{where} is a link to no file; put the files themselves there")
 
 
 def contents_digest(checksums: Mapping[str, str]) -> str:
@@ -197,4 +205,4 @@ def _checksum(root: Path, name: str) -> str:
     try:
         return sha256(path)
     except OSError as error:
-        raise FeaturespaceError(f"{path} cannot be read ({error.strerror})") from error
+        raise FeaturespaceError(f"{shown(path)} cannot be read ({error.strerror})") from error

@@ -21,7 +21,7 @@ from featurespace.checksums import sha256
 from featurespace.errors import FeaturespaceError
 from featurespace.foreign import open_arrays, require_memory
 from featurespace.image_folder import ImageFile, arrange, is_image
-from featurespace.inventory import contents_digest, list_source
+from featurespace.inventory import contents_digest, list_source, shown
 from featurespace.own_arrays import InMemory, OwnArrays, check_arrays, read_samples
 from featurespace.own_split import held_out_rows
 from featurespace.preparation import TEST, TRAIN, assemble, limited_rows, scaling_constants
@@ -123,13 +123,14 @@ def read_images(
 
     def read(position: int) -> str:
         path = root / files[position].name
+        name = shown(path)
         try:
             if path.stat().st_size > _MOST_BYTES:
-                raise FeaturespaceError(f"{path} is larger than {_MOST_BYTES} bytes; move it away or make it smaller")
+                raise FeaturespaceError(f"{name} is larger than {_MOST_BYTES} bytes; move it away or make it smaller")
             content = path.read_bytes()
         except OSError as error:
-            raise FeaturespaceError(f"{path} cannot be read ({error.strerror})") from error
-        images[position] = decode_image(content, str(path), side, colour)
+            raise FeaturespaceError(f"{name} cannot be read ({error.strerror})") from error
+        images[position] = decode_image(content, name, side, colour)
         return hashlib.sha256(content).hexdigest()
 
     with ThreadPoolExecutor(max_workers=threads) as pool, progress(len(files), f"reading {root}", "image") as done:

@@ -18,7 +18,7 @@ from featurespace import image_folder
 from featurespace.closure import OwnCode
 from featurespace.config import ArrayFile, FunctionData, ImageFolder, Own, Study, input_shape, require_fit
 from featurespace.errors import FeaturespaceError
-from featurespace.inventory import Source, look_at, recall
+from featurespace.inventory import Source, look_at, recall, shown
 from featurespace.own_split import n_held_out
 
 
@@ -100,7 +100,7 @@ class OwnSources:
                 found = self._find(section.file, kind, _describe_arrays(section.channels))
                 shape = found.facts["shape"]
             case FunctionData():
-                files = [self._find(path, "read", lambda path, names: {}).contents for path in section.files]
+                files = [self._contents_of(path) for path in section.files]
                 contents = {"code": OwnCode(self.places).of_function(section.function), "files": files}
                 return DatasetFacts(section.classes, section.train, section.test, tuple(section.shape), contents)
             case _:
@@ -109,6 +109,9 @@ class OwnSources:
         held_out = test or [n_held_out(n, section.test_fraction) if test is None else 0 for n in counts]
         n_train = sum(counts) - (sum(held_out) if test is None else 0)
         return DatasetFacts(len(counts), n_train, sum(held_out), tuple(shape), found.contents)
+
+    def _contents_of(self, path: str) -> str:
+        return self._find(path, "read", lambda path, names: {}).contents
 
     def _features(self, name: str) -> FeatureFacts:
         section = self.study.features[name]
@@ -126,9 +129,18 @@ class OwnSources:
         FeaturespaceError
             One line: the file, the key, what was wrong.
         """
+        try:
+            self._check(filename)
+        except FeaturespaceError as error:
+            raise FeaturespaceError(shown(" ".join(str(error).split()))) from error
+
+    def _check(self, filename: str) -> None:
         own = {name: section for name, section in self.study.datasets.items() if isinstance(section, Own)}
         for name, section in own.items():
             key = {"images": "folder", "arrays": "file", "function": "function"}[section.kind]
+            for i, path in enumerate(section.files if isinstance(section, FunctionData) else ()):
+                with _key(f"{filename}: datasets.{name}.files.{i}"):
+                    self._contents_of(path)
             with _key(f"{filename}: datasets.{name}.{key}"):
                 facts = self.dataset(name)
             if section.sample_set.split == "test" and not facts.n_test:

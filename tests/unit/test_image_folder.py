@@ -56,7 +56,7 @@ def test_train_and_test_are_splits_where_both_are_there():
         (["a/1.png"], "all images are of the class 'a'"),
         (["train/1.png", "test/a/1.png"], "train/1.png is in the folder of no class"),
         (["train/a/1.png", "train/b/1.png", "test/a/1.png", "val/a/1.png"], "beside train and test there is val"),
-        (["train/a/1.png", "train/b/1.png", "test/c/1.png"], "test/c has images, and train/c has none"),
+        (["train/a/1.png", "train/b/1.png", "test/c/1.png"], "test/c has images, and train/ has none of it"),
     ],
 )
 def test_other_layouts_are_refused_by_name(names, says):
