@@ -18,5 +18,6 @@ from featurespace.arrays import random_subspace as random_subspace
 from featurespace.arrays import svcca as svcca
 from featurespace.errors import FeaturespaceError as FeaturespaceError
 from featurespace.recorder import Recorder as Recorder
+from featurespace.recordings import join_seeds as join_seeds
 from featurespace.recordings import recover as recover
 from featurespace.stores import FeatureStore as FeatureStore

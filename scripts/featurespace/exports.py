@@ -11,6 +11,7 @@ EXPORTS = {
         "featurespace.arrays",
     ),
     "Recorder": "featurespace.recorder",
+    "join_seeds": "featurespace.recordings",
     "recover": "featurespace.recordings",
     "FeatureStore": "featurespace.stores",
     "FeaturespaceError": "featurespace.errors",

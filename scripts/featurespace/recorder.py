@@ -19,6 +19,7 @@ import difflib
 import logging
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
@@ -39,6 +40,7 @@ BUNDLE_BYTES = 8 * 2**20  # of features handed to the writing thread at once: th
 BUNDLES_BEHIND = 2  # that wait to be written or are being written
 NAMED_PATHS = 100  # module paths that an error lists
 
+NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
 RESERVED = ("seed", "step", "epoch", "sample", "label")  # the coordinates of a store
 POOLINGS = ("average", "flatten")
 
@@ -130,6 +132,8 @@ class Recorder:
             raise ValueError(f"samples of shape {tuple(self._samples.shape)}: expected (n_samples, ...)")
         if not callable(pooling) and pooling not in POOLINGS:
             raise ValueError(f"pooling {pooling!r} is none of {', '.join(POOLINGS)}, and no function")
+        if seed != int(seed) or seed < 0:
+            raise ValueError(f"seed {seed} is no whole number from 0 on")
         if block_rows < 1:
             raise ValueError(f"block_rows {block_rows} is less than 1")
         ids = _integers("sample_ids", np.arange(n_samples) if sample_ids is None else sample_ids, n_samples)
@@ -518,9 +522,10 @@ def _chosen(model: nn.Module, layers: Sequence[str] | Mapping[str, str]) -> dict
     if not chosen:
         raise ValueError(f"no layers are given; the modules are {_listed(list(modules))}")
     for name in chosen:
-        if name in RESERVED or name.startswith(".") or "/" in name or name.endswith(".json"):
+        if name in RESERVED or len(name) > 200 or not NAME.fullmatch(name):
             raise ValueError(
-                f"layer {name!r} cannot be called that in a store; give another name: {{'name': {name!r}}}"
+                f"layer {name!r} cannot be called that in a store; give it a name of letters, digits, _ . and -, which is"
+                f" none of {', '.join(RESERVED)}: layers={{'name': {name!r}}}"
             )
     return chosen
 

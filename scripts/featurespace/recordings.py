@@ -23,7 +23,15 @@ import numpy as np
 
 from featurespace.errors import FeaturespaceError
 from featurespace.files import full_disk_named, write_text_atomically
-from featurespace.stores import ChunkWriter, FeatureStore, FeatureWriter, StrPath, publish_draft, write_digest
+from featurespace.stores import (
+    ChunkWriter,
+    FeatureStore,
+    FeatureWriter,
+    StrPath,
+    publish_draft,
+    store_draft,
+    write_digest,
+)
 
 MODES = ("new", "replace", "resume")
 STORE = "store"
@@ -217,6 +225,65 @@ def recover(path: StrPath) -> list[int]:
     recording = Recording(path, facts, "resume")
     recording.publish()
     return [step.step for step in recording.steps]
+
+
+def join_seeds(paths: Sequence[StrPath], path: StrPath) -> list[int]:
+    """Make one store of several, of networks that were trained alike with different seeds.
+
+    Parameters
+    ----------
+    paths
+        Feature stores of the same layers, steps and samples, and different seeds; they stay.
+    path
+        Where the joint store will be, its digest file beside it; nothing may be there.
+
+    Returns
+    -------
+    list of int
+        Its seeds, in the order of the stores.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a store is damaged or does not go with the first, or there is something at the path.
+    """
+    path, stores = Path(path), [FeatureStore.open(given) for given in paths]
+    if not stores:
+        raise ValueError("there are no stores to join")
+    _require_room(path, partial_path(path), "new")
+    first = stores[0]
+    for store in stores[1:]:
+        same = {
+            "layers": (store.layers, store.n_features) == (first.layers, first.n_features),
+            "steps": np.array_equal(store.steps, first.steps) and np.array_equal(store.epochs, first.epochs),
+            "samples": store.sample_hash == first.sample_hash and np.array_equal(store.labels, first.labels),
+        }
+        if different := [name for name, holds in same.items() if not holds]:
+            raise FeaturespaceError(f"{store.path} has other {' and '.join(different)} than {first.path}")
+    seeds = [int(seed) for store in stores for seed in store.seeds]
+    if len(set(seeds)) < len(seeds):
+        raise FeaturespaceError(f"seeds {seeds} of the stores to join are not all different")
+    places = [(store, i) for store in stores for i in range(len(store.seeds))]
+    with store_draft(path) as draft:
+        writer = FeatureWriter(
+            draft,
+            layers=first.n_features,
+            seeds=seeds,
+            steps=first.steps,
+            epochs=first.epochs,
+            sample_ids=first.sample_ids,
+            labels=first.labels,
+            attrs={name: value for name, value in first.attrs.items() if name != "featurespace_format"},
+        )
+        for layer in first.layers:
+            for seed_index, (store, i) in enumerate(places):
+                for j in range(len(first.steps)):
+                    start = 0
+                    for block in store.blocks(layer, i, j):
+                        writer.write(layer, seed_index, j, start, block)
+                        start += len(block)
+    write_digest(path, digest_path(path), writer.hashes)
+    return seeds
 
 
 def _require_room(path: Path, partial: Path, mode: str) -> None:

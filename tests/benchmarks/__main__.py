@@ -15,7 +15,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_rows, large_rows, measures_rows, scaling_rows, spectra_rows, stage_rows, study_rows
+from benchmarks import (
+    gpu_rows,
+    large_rows,
+    measures_rows,
+    recording_rows,
+    scaling_rows,
+    spectra_rows,
+    stage_rows,
+    study_rows,
+)
 from benchmarks import training_rows as training
 from benchmarks.real_data import ROOT, Features, find_fashion, load_fashion
 from benchmarks.stages import Stages
@@ -86,6 +95,9 @@ class Bench:
                 "dumping": lambda: stage_rows.dumping(self.stages, once),
                 "training": lambda: training.against_a_plain_loop(self.dataset, *((400, 1, 1) if quick else ())),
                 "block": lambda: training.seeds_together(self.dataset, *((400, 1, 1, 2) if quick else ())),
+                "recording": lambda: recording_rows.recording(
+                    self.dataset, self.scratch, *((400, 100, 1, 1) if quick else ())
+                ),
                 "study": lambda: study_rows.default_study(self.scratch / "study"),
                 "stale": study_rows.nothing_stale,
                 "measures": lambda: measures_rows.measures(self.features, *((300, 16, 1) if quick else ())),

@@ -16,6 +16,7 @@ from benchmarks import (
     large_rows,
     measures_rows,
     real_data,
+    recording_rows,
     scaling_rows,
     spectra_rows,
     stage_rows,
@@ -238,6 +239,21 @@ def test_memory_is_compared_with_three_blocks_whatever_the_steps(bench, monkeypa
     rows = list(bench.rows("bench")["memory"]())
     assert [row.case for row in rows] == ["2 steps x 400 x 16", "3 steps x 400 x 16"]
     assert all(row.other == pytest.approx(96 + 8 * 16**2 / 2**20) and row.met == "no" for row in rows)
+
+
+def test_a_recorder_is_timed_in_a_loop_that_ends_in_the_same_weights(bench, monkeypatch):
+    rows = list(bench.rows("bench")["recording"]())
+    assert [row.against for row in rows] == [
+        "the loop with bare forward passes",
+        "the loop without",
+        "bare forward passes",
+    ]
+    assert [str(row.target) for row in rows] == ["<= 1.1", "<= 1.1", "None"]
+    assert all(row.ratio > 0 for row in rows)
+    allclose = np.allclose
+    monkeypatch.setattr(recording_rows.np, "allclose", lambda a, b, **_: allclose(a, b + 1e-3))
+    with pytest.raises(CheckFailed, match="other features of conv1"):
+        list(bench.rows("bench")["recording"]())
 
 
 def test_a_job_of_a_study_tells_its_times(tmp_path):

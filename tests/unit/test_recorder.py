@@ -21,7 +21,7 @@ from torch import nn
 from featurespace import recorder as recording
 from featurespace.errors import FeaturespaceError
 from featurespace.recorder import Recorder, match_paths
-from featurespace.recordings import recover
+from featurespace.recordings import join_seeds, recover
 from featurespace.stores import ChunkWriter, FeatureStore, sample_hash, verify_digest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -401,7 +401,7 @@ def test_patterns_match_part_by_part(net, pattern, expected):
         ([], "no layers are given; the modules are stem"),
         ("stem", r"a list of module paths, \['stem'\]"),
         ({"label": "stem"}, "layer 'label' cannot be called that"),
-        ({"a/b": "stem"}, "layer 'a/b' cannot be called that"),
+        ({"a/b": "stem"}, "layer 'a/b' cannot be called that .*: layers={'name': 'a/b'}$"),
         (["blocks"], "no module 'blocks' in this Net"),
         (["unused"], "layer 'unused' is not called in a forward pass"),
     ],
@@ -424,6 +424,7 @@ def test_wrong_layers_are_named_with_those_there_are(net, x, y, tmp_path, layers
         ({"pooling": "max"}, "pooling 'max' is none of average, flatten"),
         ({"pooling": lambda tap: tap.mean()}, r"pooling gives \(\), not \(70, n_features\)"),
         ({"block_rows": 0}, "block_rows 0"),
+        ({"seed": -1}, "seed -1 is no whole number"),
         ({"mode": "append"}, "mode 'append' is none of new, replace, resume"),
         ({"path": "features"}, "ends in .zarr"),
     ],
@@ -673,3 +674,28 @@ def test_nothing_recorded_is_an_error_and_leaves_nothing(net, x, y, tmp_path):
     ):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_seeds_are_joined_if_all_else_is_the_same(net, x, y, tmp_path):
+    def record(name, seed, steps=(0, 1), labels=y):
+        with Recorder(tmp_path / name, net, ["stem", "head"], x, labels, seed) as recorder:
+            for step in steps:
+                recorder.record(step, step / 2)
+                change(net)
+        return FeatureStore.open(tmp_path / name)
+
+    parts = [record("a.zarr", 5), record("b.zarr", 2)]
+    with pytest.raises(FeaturespaceError, match=r"c.zarr has other steps and samples than .*a.zarr"):
+        join_seeds([tmp_path / "a.zarr", record("c.zarr", 1, (0, 2), y + 1).path], tmp_path / "all.zarr")
+    with pytest.raises(FeaturespaceError, match=r"seeds \[5, 5\] .* not all different"):
+        join_seeds([tmp_path / "a.zarr", tmp_path / "a.zarr"], tmp_path / "all.zarr")
+    with pytest.raises(FeaturespaceError, match=r"a\.zarr is there already"):
+        join_seeds([tmp_path / "b.zarr"], tmp_path / "a.zarr")
+    assert join_seeds([tmp_path / "a.zarr", tmp_path / "b.zarr"], tmp_path / "all.zarr") == [5, 2]
+    verify_digest(tmp_path / "all.zarr", tmp_path / "all.json")
+    joint = FeatureStore.open(tmp_path / "all.zarr", tmp_path / "all.json")
+    assert joint.seeds.tolist() == [5, 2]
+    for i, part in enumerate(parts):
+        for layer in ("stem", "head"):
+            for step in range(2):
+                np.testing.assert_array_equal(joint.matrix(layer, i, step), part.matrix(layer, 0, step))
