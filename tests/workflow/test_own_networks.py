@@ -239,3 +239,37 @@ def test_an_edit_runs_exactly_its_jobs(mine, tmp_path, edit):
     workflow = mine.copy_records_to(tmp_path / "edited")
     change(workflow)
     assert workflow.pending() == expected
+
+
+# --- what is refused ---
+
+
+def test_a_wrong_layer_ends_in_one_line_before_anything_is_trained(mine, tmp_path):
+    workflow = mine.copy_to(tmp_path / "edited")
+    study = copy.deepcopy(STUDY)
+    study["recipes"]["new"] = STUDY["recipes"]["ours"] | {"layers": ["2.7", "2.1"]}
+    workflow.write_study(study)
+    done = workflow.snakemake("results/mine/runs/new/block-0/weights.json", "--cores", "1")
+    assert done.returncode != 0
+    line = "featurespace: layers: no module '2.7' in this network; there are, the nearest first: 2.0, 2.1, "
+    assert line in done.stderr
+    assert list((workflow.root / "results/mine/runs/new/block-0").glob(".resume-*/weights")) == []
+
+
+@pytest.mark.parametrize(
+    "key, value, says",
+    [
+        ("factory", "nets:biuld", "nets has no 'biuld' (there are: nn, Block, build)"),
+        ("factory", "nest:build", "no module 'nest': it is looked for in"),
+        ("factory", "$(touch pwned):build", "should be a module and a function in it"),
+    ],
+)
+def test_a_function_that_is_not_there_ends_in_one_line(mine, tmp_path, key, value, says):
+    workflow = mine.copy_records_to(tmp_path / "edited")
+    setting("recipes", "ours", "model", key, value=value)(workflow)
+    done = workflow.snakemake("--cores", "1")
+    said = [line for line in done.stderr.splitlines() if "profile" not in line]
+    assert done.returncode != 0
+    assert len(said) == 1
+    assert said[0].startswith(f"featurespace: study.yaml: recipes.ours.model.factory: {says}")
+    assert not (workflow.root / "pwned").exists()
