@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 from featurespace.config import parse_study
 from featurespace.errors import FeaturespaceError
 from featurespace.own_data import read_own
-from featurespace.own_sources import OwnSources, own_module, places_of_modules
+from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
 
 STUDY = {
@@ -191,20 +190,6 @@ def test_jobs_need_not_see_the_sources(here):
         plan_of()
 
 
-def test_the_first_place_that_has_a_module_counts(here):
-    (here / "late").mkdir()
-    (here / "late/mine.py").write_text("")
-    (here / "mine_to_plan/deep").mkdir()
-    (here / "mine_to_plan/deep/__init__.py").write_text("")
-    places = [Path("late"), Path(), Path("nowhere")]
-    assert own_module("mine_to_plan.deep", places) == (
-        Path(),
-        ["mine_to_plan/__init__.py", "mine_to_plan/deep/__init__.py"],
-    )
-    assert own_module("mine", places) == (Path("late"), ["mine.py"])
-    assert own_module("mine_to_plan.nothing", places) is None
-
-
 @pytest.mark.parametrize("content", [b"def load(:\n", b"\xff\xfe", b"x = 1\x00"])
 def test_a_module_that_is_no_python_is_one_line(here, content):
     (here / "mine_to_plan/other.py").write_bytes(content)
@@ -224,7 +209,7 @@ BROKEN = [
     ("datasets.photos.folder", "pca", "datasets.photos.folder: pca: there is no image in it"),
     ("datasets.table.file", "photos", "datasets.table.file: photos is neither a Zarr store nor"),
     ("datasets.table.file", "pca", "datasets.table.file: pca: array 'one' is not known"),
-    ("datasets.made.function", "nowhere.data:load", "datasets.made.function: there is no module 'nowhere.data' in ."),
+    ("datasets.made.function", "nowhere.data:load", "datasets.made.function: no module 'nowhere.data': it is looked for in"),
     ("datasets.made.files", ["nowhere"], "datasets.made.files.0: nowhere cannot be read"),
     ("features.pca.source", "nowhere.npz", "features.pca.source: nowhere.npz cannot be read"),
     ("features.pca.source", "photos", "features.pca.source: photos is neither"),
