@@ -524,8 +524,8 @@ def _chosen(model: nn.Module, layers: Sequence[str] | Mapping[str, str]) -> dict
     for name in chosen:
         if name in RESERVED or len(name) > 200 or not NAME.fullmatch(name):
             raise ValueError(
-                f"layer {name!r} cannot be called that in a store; give it a name of letters, digits, _ . and -, that"
-                f" is none of {', '.join(RESERVED)}: layers={{'name': {name!r}}}"
+                f"layer {name!r} cannot be called that in a store; give it a name of letters, digits, _ . and -, "
+                f"none of {', '.join(RESERVED)}: layers={{'name': {name!r}}}"
             )
     return chosen
 
