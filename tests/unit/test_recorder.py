@@ -301,6 +301,52 @@ def test_autocast_is_off_within_and_on_after(net, x, y, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("way", ["older", "newer"])
+def test_tf32_is_off_within_and_afterwards_as_it_was_set(way):
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this PyTorch has the older way alone")
+    before = matmul.fp32_precision, convolution.fp32_precision
+    try:
+        if way == "older":
+            matmul.allow_tf32 = True
+        else:
+            matmul.fp32_precision = "tf32"
+        with recording._no_tf32(True):
+            assert (matmul.fp32_precision, convolution.fp32_precision) == ("ieee", "ieee")
+        assert matmul.fp32_precision == "tf32"
+        assert convolution.fp32_precision == before[1]
+        if way == "older":
+            assert matmul.allow_tf32 is True
+    finally:
+        if way == "older":
+            matmul.allow_tf32 = False
+        matmul.fp32_precision, convolution.fp32_precision = before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_features_are_the_same_and_training_does_not_notice(net, x, y, tmp_path):
+    net, samples = net.cuda(), x.cuda()
+    expected = by_hand(net.cpu(), x)
+    net.cuda()
+    before, drawn = copy.deepcopy(net.state_dict()), torch.cuda.get_rng_state()
+    with (
+        torch.autocast("cuda", torch.bfloat16),
+        Recorder(tmp_path / "features.zarr", net, ["stem", "head"], x, y, 0) as recorder,
+        Recorder(tmp_path / "there.zarr", net, ["stem", "head"], samples, y, 0) as other,
+    ):
+        recorder.record(0, 0)
+        other.record(0, 0)
+        assert torch.is_autocast_enabled("cuda")
+    assert torch.equal(torch.cuda.get_rng_state(), drawn)
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in before.items())
+    for name in ("features.zarr", "there.zarr"):
+        store = FeatureStore.open(tmp_path / name)
+        for layer in store.layers:
+            np.testing.assert_allclose(store.matrix(layer, 0, 0), expected[layer], rtol=1e-4, atol=1e-5)
+
+
 def test_after_a_pass_that_fails_all_is_as_before_and_recording_goes_on(net, x, y, tmp_path, monkeypatch):
     monkeypatch.setattr(recording, "BUNDLE_BYTES", 1)
     fails = False
