@@ -25,8 +25,10 @@ from featurespace.checksums import sha256
 from featurespace.errors import FeaturespaceError
 from featurespace.files import write_text_atomically
 
-FORMAT = 1  # of what is remembered
+FORMAT = 1  # of what is remembered: another one whenever what describes a source says something else of the same files
 CACHE = Path(".snakemake/featurespace")  # beside Snakemake's own records, and as dispensable
+
+BATCH = 10_000  # files that are handed to threads at a time
 
 _SETTLED = 2 * 10**9  # ns: a file that was changed later than this before it was read may change within its time stamp
 _MANY = 2000  # files, or
@@ -192,7 +194,9 @@ def _read_new(root: Path, listing: Listing, remembered: Path) -> tuple[dict[str,
         print(f"featurespace: reading {len(new):,} new files of {root}, {n_bytes / 1e9:.3g} GB", file=sys.stderr)
     began = time.time_ns()
     with ThreadPoolExecutor(max_workers=4) as pool:
-        checksums |= zip(new, pool.map(lambda name: _checksum(root, name), new), strict=True)
+        for start in range(0, len(new), BATCH):  # a million files at once would be a million tasks in memory
+            names = new[start : start + BATCH]
+            checksums |= zip(names, pool.map(lambda name: _checksum(root, name), names), strict=True)
     settled = {name: stamp for name, stamp in listing.items() if max(stamp[1:]) < began - _SETTLED}
     if new or known.keys() != settled.keys():
         files = {name: [*stamp, checksums[name]] for name, stamp in settled.items()}

@@ -21,7 +21,7 @@ from featurespace.checksums import sha256
 from featurespace.errors import FeaturespaceError
 from featurespace.foreign import open_arrays, require_memory
 from featurespace.image_folder import ImageFile, arrange, is_image
-from featurespace.inventory import contents_digest, list_source, shown
+from featurespace.inventory import BATCH, contents_digest, list_source, shown
 from featurespace.own_arrays import InMemory, OwnArrays, check_arrays, read_samples
 from featurespace.own_split import held_out_rows
 from featurespace.preparation import TEST, TRAIN, assemble, limited_rows, scaling_constants
@@ -135,9 +135,11 @@ def read_images(
 
     with ThreadPoolExecutor(max_workers=threads) as pool, progress(len(files), f"reading {root}", "image") as done:
         checksums = {}
-        for file, checksum in zip(files, pool.map(read, range(len(files))), strict=True):
-            checksums[file.name] = checksum
-            done.update()
+        for start in range(0, len(files), BATCH):
+            positions = range(start, min(start + BATCH, len(files)))
+            for position, checksum in zip(positions, pool.map(read, positions), strict=True):
+                checksums[files[position].name] = checksum
+                done.update()
     return images, checksums
 
 

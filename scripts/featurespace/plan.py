@@ -580,7 +580,9 @@ class Plan:
             "datasets": [self._dataset_facts(name) for name in self.used_datasets],
         }
         if "p-vectors" in self.study.ledgers:
-            spec |= {"references": self.references, "permutations": self.study.analysis.angles.permutations}
+            # papers speak of networks; what was made elsewhere is not known to be of one, nor how it was trained
+            known = [name for name in self.references if name not in self.imported_recipes]
+            spec |= {"references": known, "permutations": self.study.analysis.angles.permutations}
         if "layerwise" in self.study.ledgers:
             keys += [*SETTING, "layers", "feature_layer"]
         return normalised(self._about(self.recipes, *keys) | spec)

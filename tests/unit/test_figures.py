@@ -254,6 +254,12 @@ def test_training_splits_tasks_over_panels(default: Made) -> None:
     assert frame.loc[frame["panel"] == "accuracy", "value"].max() > 1  # percent
 
 
+def test_training_without_any_network_says_so(default: Made) -> None:
+    frame = training.tidy(pd.DataFrame(), default.spec)
+    assert list(frame.columns) == list(training.tidy(default.history, default.spec).columns)
+    assert training.draw(frame, default.spec).texts[0].get_text().startswith("No loss was recorded")
+
+
 def test_training_tells_cross_entropy_from_squared_error(default: Made) -> None:
     losses = {"mlp": "mse", "autoencoder": "mse", "denoising-autoencoder": "mse", "untrained": None}
     recipes = [{**entry, "loss": losses.get(entry["name"], "cross-entropy")} for entry in default.spec["recipes"]]

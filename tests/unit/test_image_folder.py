@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from featurespace import own_data
 from featurespace.errors import FeaturespaceError
 from featurespace.image_folder import ImageFile, arrange, describe, is_image
 from featurespace.own_data import decode_image, read_images
@@ -154,11 +155,12 @@ def test_forms_that_run_other_programs_are_not_opened():
         decode_image(stream.getvalue(), "x.png", 8, True)
 
 
-def test_images_are_read_in_order_whatever_the_threads(tmp_path):
+def test_images_are_read_in_order_whatever_the_threads(tmp_path, monkeypatch):
     files = []
     for i in range(20):
         (tmp_path / f"{i}.png").write_bytes(png(colours(8, 8, i)))
         files.append(ImageFile(f"{i}.png", "x", None))
+    monkeypatch.setattr(own_data, "BATCH", 7)
     one, checksums = read_images(tmp_path, files, 8, True, 1)
     four, same = read_images(tmp_path, files, 8, True, 4)
     np.testing.assert_array_equal(one, np.stack([colours(8, 8, i).transpose(2, 0, 1) for i in range(20)]))

@@ -123,6 +123,14 @@ def test_features_count_as_a_recipe_without_network(here):
     assert parse_study(edited("analysis.angles.references", ["pca"]))
 
 
+def test_claims_about_networks_do_not_rest_on_what_was_made_elsewhere(here):
+    plan = plan_of(edited("ledgers", ["p-vectors"]))
+    assert "pca" in plan.compare_runs()["references"]
+    spec = plan.test_claims()
+    assert spec["references"] == ["photos", "table", "made"]
+    assert "pca" in {recipe["name"] for recipe in spec["recipes"]}
+
+
 def test_seeds_of_features_are_those_of_the_source(here):
     np.save("pca/one.npy", np.zeros((3, 2, 17, 3)))
     np.save("pca/two.npy", np.zeros((3, 2, 17, 3)))

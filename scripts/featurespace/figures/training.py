@@ -56,6 +56,10 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         epoch, n_seeds, value (mean over seeds, geometric for losses), low, high (extremes over seeds). Accuracy is in
         percent. A value that no seed has is left out.
     """
+    keys = ["dataset", "recipe", "panel", "split"]
+    columns = [*keys, "step", "epoch", "n_seeds", "value", "low", "high"]
+    if tables.empty:  # no recipe has a network
+        return pd.DataFrame(columns=columns)
     kinds = {
         recipe["name"]: CLASSIFYING[0 if "loss" not in recipe else 2 if recipe["loss"] == "mse" else 1]
         for recipe in spec["recipes"]
@@ -72,7 +76,6 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         pieces += [loss[~rebuilds & (loss["recipe"].map(kinds) == panel)].assign(panel=panel) for panel in CLASSIFYING]
         pieces.append(frame.assign(split=split, value=100 * frame[f"{split}_accuracy"], panel="accuracy"))
     pieces.append(frame.assign(split="", value=frame["relative_loss"], panel="relative loss"))
-    keys = ["dataset", "recipe", "panel", "split"]
     parts = []
     for piece in pieces:
         is_loss = not piece.empty and "loss" in piece["panel"].iloc[0]
@@ -81,7 +84,6 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
             piece = piece.assign(value=piece["value"].where(piece["value"] > 0))
         part = over_seeds(piece, keys, "value", geometric_mean if is_loss else None)
         parts.append(part.rename(columns={"mean": "value"}).dropna(subset=["value"]))
-    columns = [*keys, "step", "epoch", "n_seeds", "value", "low", "high"]
     filled = [part for part in parts if len(part)]
     if not filled:
         return pd.DataFrame(columns=columns)
