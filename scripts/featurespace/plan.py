@@ -101,8 +101,14 @@ class Plan:
         """The layers, by path or glob, of the recipes whose networks are built elsewhere."""
         return {name: self.layers(name) for name in self.recipes if self._is_own(name)}
 
+    @cached_property
+    def _own_networks(self) -> frozenset[str]:
+        models = {name: self.recipe(name).model for name in self.recipes}
+        return frozenset(name for name, model in models.items() if architectures.is_own(model.model_dump()))
+
     def _is_own(self, recipe: str) -> bool:
-        return architectures.is_own(self.recipe(recipe).model.model_dump())
+        """Say whether the network of a recipe is built elsewhere, and its layers are paths of modules."""
+        return recipe in self._own_networks
 
     @cached_property
     def population_recipes(self) -> list[str]:
