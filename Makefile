@@ -1,7 +1,7 @@
 # `make demo` and `make test` each work as the very first command on a fresh clone, and again.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench bench-large bench-gpu bench-scaling lint format generated lock clean
+.PHONY: help setup demo status test faults bench bench-large bench-gpu bench-scaling lint format generated lock clean
 
 WORKERS ?= 2
 BENCHMARKS = @PYTHONPATH=scripts:tests .venv/bin/python -m benchmarks
@@ -15,6 +15,9 @@ setup: ## Create or refresh .venv from the hash-pinned lock
 demo: setup ## Run the default study and say where its report is
 	@.venv/bin/snakemake
 	@echo "The report: $(CURDIR)/results/demo/report.html"
+
+status: ## Say how far the default study is (ARGS="--watch", ARGS="--configfile studies/x.yaml")
+	@scripts/status $(ARGS)
 
 test: setup ## Run all tests
 	@.venv/bin/pytest -n $(WORKERS) --dist worksteal tests

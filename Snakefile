@@ -29,6 +29,7 @@ wildcard_constraints:
     dataset=NAME,
     recipe=NAME,
     block=r"\d+",
+    own_figure="|".join(map(re.escape, STUDY.own_figures)) or "(?!)",
     origin=rf"datasets/{NAME}|runs/{NAME}/block-\d+",
 
 
@@ -37,6 +38,7 @@ localrules:
     retrieve_dataset,
     write_study,
     verify,
+    clean_resume,
 
 
 include: "rules/datasets.smk"
@@ -48,9 +50,13 @@ include: "rules/comparison.smk"
 include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/docs.smk"
+include: "rules/own.smk"
+include: "rules/targets.smk"
 
 
 rule all:
+    """Everything: the report, all figures, all tables (this is what plain `snakemake` makes)."""
     default_target: True
     input:
         "<results>/study.yaml",

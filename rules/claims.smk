@@ -3,10 +3,16 @@
 
 
 rule test_claims:
+    """Judge the papers' claims: the ledger."""
     input:
         **evidence(),
     output:
-        table="<results>/tables/claims.csv",
+        table=report(
+            "<results>/tables/claims.csv",
+            caption="../report/claims.rst",
+            category="Tables",
+            labels=labels_of("claims", "Table"),
+        ),
     log:
         "<logs>/test_claims.log",
     benchmark:

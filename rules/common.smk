@@ -13,7 +13,13 @@ from pathlib import Path
 from featurespace.closure import CodeIndex, OwnCode
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
+from featurespace.files import STARTED_BY, this_process
+from featurespace.own_code import find_own_figure, own_measures_code
+from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
+
+# A job that is still starting when this Snakemake is killed has no other way to know of it.
+os.environ[STARTED_BY] = this_process()
 
 # The graph of a thousand runs' jobs is millions of objects that live to the end: looking for garbage among them, again
 # and again, takes an eighth of the time to build it.
@@ -29,24 +35,33 @@ if len(study_files) > 1:
     # Snakemake has merged them, and a target written after --configfile counts as one.
     sys.exit(f"featurespace: one study at a time, not {study_name}; write targets before --configfile, or after --")
 
+# Where a study's own modules are looked for, before what is installed. Not in a rule's parameters: another folder of the
+# same code changes nothing.
+SCRIPTS = Path(workflow.basedir) / "scripts"
+MODULE_PATH = [os.path.abspath(folder) for folder in places_of_modules(study_files)]
+MODULE_PATH = [folder for folder in dict.fromkeys(MODULE_PATH) if folder != str(SCRIPTS)]
+OWN_CODE = OwnCode([*map(Path, MODULE_PATH), SCRIPTS])
+
 try:
     STUDY = parse_study(config, study_name)
+    SOURCES = OwnSources(STUDY, look=workflow.is_main_process, places=MODULE_PATH)
     # A compute node need not see what the login node downloads from, nor read the study file once more.
     if workflow.is_main_process:
         for path in study_files or ["config.yaml"]:
             refuse_repeated_keys(path)
         check_sources(STUDY, study_name)
+        SOURCES.check(study_name)
 except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
     sys.exit(f"featurespace: {error}")
 
-PLAN = Plan(STUDY)
-CODE = CodeIndex(Path(workflow.basedir) / "scripts")
+if "rich" in workflow.output_settings.log_handler_settings:
+    # what jobs say of themselves would break through its live view; it shows the logs of those that fail
+    os.environ.update(FEATURESPACE_QUIET="1")
 
-# Where a study's own modules are looked for, before what is installed.
-python_path = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-module_path = list(dict.fromkeys([*(os.path.dirname(path) or "." for path in study_files), "."]))
-OWN_CODE = OwnCode([Path(path).resolve() for path in (*module_path, *python_path)])
+PLAN = Plan(STUDY, SOURCES)
+CODE = CodeIndex(SCRIPTS)
+
 OWN_FILES = {}
 for name, factory in PLAN.factories.items():
     try:
@@ -55,13 +70,32 @@ for name, factory in PLAN.factories.items():
         sys.exit(f"featurespace: {study_name}: recipes.{name}.model.factory: {error}")
 
 # What jobs have to know, and what makes no result stale: where own modules are, and layers to look for before training.
-config |= {"module_path": module_path if OWN_FILES else [], "tapped_layers": PLAN.tapped_layers}
+config |= {"module_path": MODULE_PATH if PLAN.names_own_code else [], "tapped_layers": PLAN.tapped_layers}
 
 # How this study is run, for the report to say: the same wherever the project's directory is.
 command_files = [path if not path.startswith("..") else Path(path).name for path in study_files]
 COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if command_files else [])])
 
 CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8") for name in STUDY.figures}
+
+try:
+    OWN_MEASURES = own_measures_code(STUDY.analysis.measures.own, OWN_CODE)
+    OWN_FIGURES = {
+        name: find_own_figure(name, figure.script, MODULE_PATH, OWN_CODE) for name, figure in STUDY.own_figures.items()
+    }
+except FeaturespaceError as error:
+    sys.exit(f"featurespace: {study_name}: {error}")
+
+# captions are no part of a figure: its job must not see them
+CAPTIONS |= {name: STUDY.own_figures[name].caption or found.caption for name, found in OWN_FIGURES.items()}
+config["own_captions"] = {name: CAPTIONS[name] for name in OWN_FIGURES}
+
+
+def labels_of(name, kind="Figure"):
+    """Return what Snakemake's own report lists a file under: the words in bold that its caption begins with."""
+    caption = (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8")
+    return {kind: caption.removeprefix("**").partition("**")[0].rstrip(".")}
+
 
 # What is kept, or deleted as soon as everything that reads it has run. What is small and cheap is always kept: to make
 # it again would make again everything below.
@@ -82,12 +116,20 @@ def code_of(script, *data_files):
         sys.exit(f"featurespace: {error}")
 
 
-# Recipes whose features are drawn at random have no networks, so that other rules make their stores; nor are those
-# trained whose weights were saved elsewhere.
-is_noise, is_saved = ("|".join(map(re.escape, names)) or "(?!)" for names in (PLAN.noise_recipes, PLAN.saved_recipes))
-NETWORK_RECIPE = rf"(?!(?:{is_noise})/){NAME}"
-TRAINED_RECIPE = rf"(?!(?:{is_noise}|{is_saved})/){NAME}"
-NOISE_RECIPE, SAVED_RECIPE = is_noise, is_saved
+def any_of(names):
+    """Write a regular expression for some names; for none, one that nothing matches."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+# Features that are drawn at random, or were made elsewhere, have no networks, so that other rules make their stores; nor
+# are those networks trained whose weights were saved elsewhere.
+NOISE_RECIPE = any_of(PLAN.noise_recipes)
+IMPORTED_RECIPE = any_of(PLAN.imported_recipes)
+SAVED_RECIPE = any_of(PLAN.saved_recipes)
+NETWORK_RECIPE = rf"(?!(?:{NOISE_RECIPE}|{IMPORTED_RECIPE})/){NAME}"
+TRAINED_RECIPE = rf"(?!(?:{NOISE_RECIPE}|{IMPORTED_RECIPE}|{SAVED_RECIPE})/){NAME}"
+OWN_DATASET = any_of(name for name in STUDY.datasets if PLAN.is_own(name))
+OTHER_DATASET = rf"(?!(?:{OWN_DATASET})/){NAME}"
 
 
 def of_runs(name, recipes=None):
@@ -139,14 +181,38 @@ def of_inputs(name):
 
 def of_figures(suffix):
     """List every figure of the study, in one format."""
-    return [f"<results>/figures/{figure}.{suffix}" for figure in STUDY.figures]
+    return [f"<results>/figures/{figure}.{suffix}" for figure in PLAN.figures]
 
 
 def of_tables():
     """List the tables of the whole study that its figures and ledgers ask for."""
     angles = ["angle_dynamics", "angle_pairs"] if PLAN.compares_angles else []
-    tables = ["runs", *angles, *(["claims"] if STUDY.ledgers else [])]
+    own_measures = ["own_measures"] if STUDY.analysis.measures.own else []
+    tables = ["runs", *angles, *own_measures, *(["claims"] if STUDY.ledgers else [])]
     return [f"<results>/tables/{table}.csv" for table in tables]
+
+
+def of_own_figure(w):
+    """List, by name, the files of the tables that a figure of one's own is drawn from: of runs, those of own recipes."""
+    of_stage = {
+        "history": own(PLAN.network_recipes),
+        "spectra": PLAN.own_recipes,
+        "layers": PLAN.own_recipes,
+        "networks": own(PLAN.classifier_recipes),
+        "theory": own(PLAN.theory_recipes),
+        "layer_probes": own(PLAN.probed_recipes),
+        "probe": own(PLAN.network_recipes),
+    }
+    files = {}
+    for table in STUDY.own_figures[w.own_figure].tables:
+        if table == "embedding":
+            files[table] = [f"<results>/runs/{name}/block-0/embedding.csv" for name in own(PLAN.classifier_recipes)]
+        elif table in of_stage:
+            inputs = of_inputs(f"{table}.csv") if table in ("spectra", "layers") else []
+            files[table] = inputs + of_runs(f"{table}.csv", of_stage[table])
+        else:
+            files[table] = f"<results>/tables/{table}.csv"
+    return files
 
 
 def evidence():
@@ -210,6 +276,18 @@ def date_nothing_later_than_now():
             os.utime(path, ns=(moment, moment))
 
 
+def note_jobs():
+    """Write down which jobs this Snakemake has set out to do, for `scripts/status` to read."""
+    from featurespace.status import JOBS, note, notes_of
+
+    notes = notes_of(workflow.dag)
+    # what makes nothing (`verify`) may run beside a study at work, and is not what one wants to follow
+    if any(job.outputs for job in notes):
+        with suppress(FeaturespaceError, OSError):  # a full disk: what is made says so, and matters more
+            note(Path("results", STUDY.study, "logs", JOBS), notes, workflow.cores if workflow.local_exec else None)
+
+
 onstart:
     refuse_what_cannot_be_written()
     date_nothing_later_than_now()
+    note_jobs()

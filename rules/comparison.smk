@@ -3,6 +3,7 @@
 
 
 rule compare_runs:
+    """Compute angles between P-vectors, over training and between networks."""
     input:
         runs=ancient(of_runs("spectra.zarr")),
         run_digests=of_runs("spectra.json"),
@@ -30,6 +31,7 @@ rule compare_runs:
 
 
 rule compare_subspaces:
+    """Compute angles between spans of several singular vectors."""
     input:
         runs=ancient(of_runs("spectra.zarr", PLAN.own_recipes)),
         run_digests=of_runs("spectra.json", PLAN.own_recipes),
@@ -56,6 +58,7 @@ rule compare_subspaces:
 
 
 rule tabulate_entries:
+    """Tabulate the entries of P-vectors, and the samples at their ends."""
     input:
         runs=ancient(of_runs("spectra.zarr", PLAN.own_recipes)),
         run_digests=of_runs("spectra.json", PLAN.own_recipes),
@@ -87,6 +90,7 @@ rule tabulate_entries:
 
 
 rule compare_similarity:
+    """Compare features by CKA, SVCCA and Procrustes distance."""
     input:
         ends=ancient(of_runs("ends.zarr", PLAN.own_recipes)),
         ends_digests=of_runs("ends.json", PLAN.own_recipes),
@@ -113,6 +117,7 @@ rule compare_similarity:
 
 
 rule assess_sensitivity:
+    """Find what the angles depend on: samples, features, depth, split, width."""
     input:
         ends=ancient(of_runs("ends.zarr", PLAN.own_recipes)),
         ends_digests=of_runs("ends.json", PLAN.own_recipes),
@@ -139,6 +144,7 @@ rule assess_sensitivity:
 
 
 rule correlate_population:
+    """Correlate angles with accuracy over a population of networks."""
     input:
         pairs="<results>/tables/angle_pairs.csv",
         runs="<results>/tables/runs.csv",

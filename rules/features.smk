@@ -1,9 +1,11 @@
 # Requires: datasets/<dataset>/dataset.zarr, and for the runs their weights.
 # Makes: features.zarr for every run, and for every data set (its one layer is `input`); for the runs of the study's
-# own recipes also ends.zarr: the feature layer at the first and last step, on held-out samples too.
+# own recipes, and for features that were made elsewhere, also ends.zarr: the feature layer at the first and last step,
+# on held-out samples too.
 
 
 rule dump_inputs:
+    """Write a data set's samples down as features: layer 0."""
     input:
         dataset=ancient("<results>/datasets/{dataset}/dataset.zarr"),
         dataset_digest="<results>/datasets/{dataset}/dataset.json",
@@ -29,6 +31,7 @@ rule dump_inputs:
 
 
 rule dump_features:
+    """Write down the features of a run, layer by layer and step by step."""
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
@@ -59,6 +62,7 @@ rule dump_features:
 
 
 rule dump_ends:
+    """Write down a run's feature layer at its first and last step, on held-out samples too."""
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
@@ -89,6 +93,7 @@ rule dump_ends:
 
 
 rule draw_noise:
+    """Draw features at random, as a control."""
     input:
         dataset=ancient(of_dataset("dataset.zarr")),
         dataset_digest=of_dataset("dataset.json"),
@@ -117,7 +122,37 @@ rule draw_noise:
         "../scripts/draw_noise.py"
 
 
+rule import_features:
+    input:
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
+    output:
+        store=features_store("<results>/runs/{recipe}/block-{block}/features.zarr"),
+        digest="<results>/runs/{recipe}/block-{block}/features.json",
+        ends=features_store("<results>/runs/{recipe}/block-{block}/ends.zarr"),
+        ends_digest="<results>/runs/{recipe}/block-{block}/ends.json",
+    log:
+        "<logs>/import_features/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/import_features/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=IMPORTED_RECIPE,
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        spec=of_run(PLAN.import_features),
+        code=code_of("import_features.py"),
+    message:
+        "Importing features of {wildcards.recipe}"
+    script:
+        "../scripts/import_features.py"
+
+
 rule probe_run:
+    """Fit linear classifiers to a run's first and last features."""
     input:
         ends=ancient("<results>/runs/{recipe}/block-{block}/ends.zarr"),
         ends_digest="<results>/runs/{recipe}/block-{block}/ends.json",

@@ -3,6 +3,7 @@
 
 
 rule plot_angle_dynamics:
+    """Plot the P-vector angles over training."""
     input:
         tables="<results>/tables/angle_dynamics.csv",
     output:
@@ -10,6 +11,7 @@ rule plot_angle_dynamics:
             "<results>/figures/angle_dynamics.svg",
             caption="../report/angle_dynamics.rst",
             category="P-vectors",
+            labels=labels_of("angle_dynamics"),
         ),
         png="<results>/figures/angle_dynamics.png",
         csv="<results>/figures/angle_dynamics.csv",
@@ -32,6 +34,7 @@ rule plot_angle_dynamics:
 
 
 rule plot_angle_matrix:
+    """Plot the P-vector angles between trained networks."""
     input:
         tables="<results>/tables/angle_pairs.csv",
     output:
@@ -39,6 +42,7 @@ rule plot_angle_matrix:
             "<results>/figures/angle_matrix.svg",
             caption="../report/angle_matrix.rst",
             category="P-vectors",
+            labels=labels_of("angle_matrix"),
         ),
         png="<results>/figures/angle_matrix.png",
         csv="<results>/figures/angle_matrix.csv",
@@ -61,6 +65,7 @@ rule plot_angle_matrix:
 
 
 rule plot_spectra:
+    """Plot the spectra over training."""
     input:
         tables=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes),
     output:
@@ -68,6 +73,7 @@ rule plot_spectra:
             "<results>/figures/spectra.svg",
             caption="../report/spectra.rst",
             category="P-vectors",
+            labels=labels_of("spectra"),
         ),
         png="<results>/figures/spectra.png",
         csv="<results>/figures/spectra.csv",
@@ -90,6 +96,7 @@ rule plot_spectra:
 
 
 rule plot_layers:
+    """Plot compression and discrimination by layer."""
     input:
         tables=of_inputs("layers.csv") + of_runs("layers.csv", PLAN.own_recipes),
         runs="<results>/tables/runs.csv",
@@ -98,6 +105,7 @@ rule plot_layers:
             "<results>/figures/layers.svg",
             caption="../report/layers.rst",
             category="Layers",
+            labels=labels_of("layers"),
         ),
         png="<results>/figures/layers.png",
         csv="<results>/figures/layers.csv",
@@ -120,6 +128,7 @@ rule plot_layers:
 
 
 rule plot_training:
+    """Plot the training curves."""
     input:
         tables=of_runs("history.csv", own(PLAN.network_recipes)),
     output:
@@ -127,6 +136,7 @@ rule plot_training:
             "<results>/figures/training.svg",
             caption="../report/training.rst",
             category="Training",
+            labels=labels_of("training"),
         ),
         png="<results>/figures/training.png",
         csv="<results>/figures/training.csv",
@@ -149,6 +159,7 @@ rule plot_training:
 
 
 rule plot_reference_angles:
+    """Plot angles to the reference networks."""
     input:
         tables="<results>/tables/angle_dynamics.csv",
     output:
@@ -156,6 +167,7 @@ rule plot_reference_angles:
             "<results>/figures/reference_angles.svg",
             caption="../report/reference_angles.rst",
             category="P-vectors",
+            labels=labels_of("reference_angles"),
         ),
         png="<results>/figures/reference_angles.png",
         csv="<results>/figures/reference_angles.csv",
@@ -178,6 +190,7 @@ rule plot_reference_angles:
 
 
 rule plot_early_angles:
+    """Plot angles over the first iterations."""
     input:
         tables="<results>/tables/angle_dynamics.csv",
     output:
@@ -185,6 +198,7 @@ rule plot_early_angles:
             "<results>/figures/early_angles.svg",
             caption="../report/early_angles.rst",
             category="P-vectors",
+            labels=labels_of("early_angles"),
         ),
         png="<results>/figures/early_angles.png",
         csv="<results>/figures/early_angles.csv",
@@ -207,6 +221,7 @@ rule plot_early_angles:
 
 
 rule plot_mean_control:
+    """Plot what the mean accounts for."""
     input:
         tables="<results>/tables/entry_summary.csv",
         dynamics="<results>/tables/angle_dynamics.csv",
@@ -215,6 +230,7 @@ rule plot_mean_control:
             "<results>/figures/mean_control.svg",
             caption="../report/mean_control.rst",
             category="Controls",
+            labels=labels_of("mean_control"),
         ),
         png="<results>/figures/mean_control.png",
         csv="<results>/figures/mean_control.csv",
@@ -237,6 +253,7 @@ rule plot_mean_control:
 
 
 rule plot_permutation_null:
+    """Plot the permutation null."""
     input:
         tables="<results>/tables/angle_pairs.csv",
     output:
@@ -244,6 +261,7 @@ rule plot_permutation_null:
             "<results>/figures/permutation_null.svg",
             caption="../report/permutation_null.rst",
             category="Controls",
+            labels=labels_of("permutation_null"),
         ),
         png="<results>/figures/permutation_null.png",
         csv="<results>/figures/permutation_null.csv",
@@ -266,6 +284,7 @@ rule plot_permutation_null:
 
 
 rule plot_training_effect:
+    """Plot what training does to the angles."""
     input:
         tables="<results>/tables/angle_pairs.csv",
     output:
@@ -273,6 +292,7 @@ rule plot_training_effect:
             "<results>/figures/training_effect.svg",
             caption="../report/training_effect.rst",
             category="Controls",
+            labels=labels_of("training_effect"),
         ),
         png="<results>/figures/training_effect.png",
         csv="<results>/figures/training_effect.csv",
@@ -295,6 +315,7 @@ rule plot_training_effect:
 
 
 rule plot_shuffled_labels:
+    """Plot the angles of networks with shuffled labels."""
     input:
         tables="<results>/tables/angle_pairs.csv",
     output:
@@ -302,6 +323,7 @@ rule plot_shuffled_labels:
             "<results>/figures/shuffled_labels.svg",
             caption="../report/shuffled_labels.rst",
             category="Controls",
+            labels=labels_of("shuffled_labels"),
         ),
         png="<results>/figures/shuffled_labels.png",
         csv="<results>/figures/shuffled_labels.csv",
@@ -324,6 +346,7 @@ rule plot_shuffled_labels:
 
 
 rule plot_explained_variance:
+    """Plot the share of leading directions."""
     input:
         tables=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes),
     output:
@@ -331,6 +354,7 @@ rule plot_explained_variance:
             "<results>/figures/explained_variance.svg",
             caption="../report/explained_variance.rst",
             category="P-vectors",
+            labels=labels_of("explained_variance"),
         ),
         png="<results>/figures/explained_variance.png",
         csv="<results>/figures/explained_variance.csv",
@@ -353,6 +377,7 @@ rule plot_explained_variance:
 
 
 rule plot_entry_densities:
+    """Plot the densities of entries."""
     input:
         tables="<results>/tables/entries.csv",
         summary="<results>/tables/entry_summary.csv",
@@ -361,6 +386,7 @@ rule plot_entry_densities:
             "<results>/figures/entry_densities.svg",
             caption="../report/entry_densities.rst",
             category="P-vectors",
+            labels=labels_of("entry_densities"),
         ),
         png="<results>/figures/entry_densities.png",
         csv="<results>/figures/entry_densities.csv",
@@ -383,6 +409,7 @@ rule plot_entry_densities:
 
 
 rule plot_entry_samples:
+    """Plot the samples at both ends of the P-vectors."""
     input:
         tables="<results>/tables/extremes.csv",
         images="<results>/tables/extreme_images.npz",
@@ -391,6 +418,7 @@ rule plot_entry_samples:
             "<results>/figures/entry_samples.svg",
             caption="../report/entry_samples.rst",
             category="P-vectors",
+            labels=labels_of("entry_samples"),
         ),
         png="<results>/figures/entry_samples.png",
         csv="<results>/figures/entry_samples.csv",
@@ -413,6 +441,7 @@ rule plot_entry_samples:
 
 
 rule plot_subspace_angles:
+    """Plot angles beyond the first vector."""
     input:
         tables="<results>/tables/subspaces.csv",
     output:
@@ -420,6 +449,7 @@ rule plot_subspace_angles:
             "<results>/figures/subspace_angles.svg",
             caption="../report/subspace_angles.rst",
             category="P-vectors",
+            labels=labels_of("subspace_angles"),
         ),
         png="<results>/figures/subspace_angles.png",
         csv="<results>/figures/subspace_angles.csv",
@@ -442,6 +472,7 @@ rule plot_subspace_angles:
 
 
 rule plot_data_angle_accuracy:
+    """Plot accuracy against the angle to the data."""
     input:
         tables="<results>/tables/population.csv",
         correlations="<results>/tables/correlations.csv",
@@ -450,6 +481,7 @@ rule plot_data_angle_accuracy:
             "<results>/figures/data_angle_accuracy.svg",
             caption="../report/data_angle_accuracy.rst",
             category="Generalisation",
+            labels=labels_of("data_angle_accuracy"),
         ),
         png="<results>/figures/data_angle_accuracy.png",
         csv="<results>/figures/data_angle_accuracy.csv",
@@ -472,6 +504,7 @@ rule plot_data_angle_accuracy:
 
 
 rule plot_indicators:
+    """Plot indicators of accuracy."""
     input:
         tables="<results>/tables/indicators.csv",
         correlations="<results>/tables/correlations.csv",
@@ -480,6 +513,7 @@ rule plot_indicators:
             "<results>/figures/indicators.svg",
             caption="../report/indicators.rst",
             category="Generalisation",
+            labels=labels_of("indicators"),
         ),
         png="<results>/figures/indicators.png",
         csv="<results>/figures/indicators.csv",
@@ -502,6 +536,7 @@ rule plot_indicators:
 
 
 rule plot_similarity:
+    """Plot the established measures of similarity."""
     input:
         tables="<results>/tables/similarity.csv",
     output:
@@ -509,6 +544,7 @@ rule plot_similarity:
             "<results>/figures/similarity.svg",
             caption="../report/similarity.rst",
             category="Controls",
+            labels=labels_of("similarity"),
         ),
         png="<results>/figures/similarity.png",
         csv="<results>/figures/similarity.csv",
@@ -531,6 +567,7 @@ rule plot_similarity:
 
 
 rule plot_sensitivity:
+    """Plot what the angles depend on."""
     input:
         tables="<results>/tables/sensitivity.csv",
     output:
@@ -538,6 +575,7 @@ rule plot_sensitivity:
             "<results>/figures/sensitivity.svg",
             caption="../report/sensitivity.rst",
             category="Controls",
+            labels=labels_of("sensitivity"),
         ),
         png="<results>/figures/sensitivity.png",
         csv="<results>/figures/sensitivity.csv",
@@ -560,6 +598,7 @@ rule plot_sensitivity:
 
 
 rule plot_layer_theory:
+    """Plot the layers against the theory."""
     input:
         tables=of_runs("theory.csv", own(PLAN.theory_recipes)),
     output:
@@ -567,6 +606,7 @@ rule plot_layer_theory:
             "<results>/figures/layer_theory.svg",
             caption="../report/layer_theory.rst",
             category="Layers",
+            labels=labels_of("layer_theory"),
         ),
         png="<results>/figures/layer_theory.png",
         csv="<results>/figures/layer_theory.csv",
@@ -589,6 +629,7 @@ rule plot_layer_theory:
 
 
 rule plot_law_sweep:
+    """Plot the law over settings."""
     input:
         tables=of_runs("theory.csv", PLAN.theory_recipes),
     output:
@@ -596,6 +637,7 @@ rule plot_law_sweep:
             "<results>/figures/law_sweep.svg",
             caption="../report/law_sweep.rst",
             category="Layers",
+            labels=labels_of("law_sweep"),
         ),
         png="<results>/figures/law_sweep.png",
         csv="<results>/figures/law_sweep.csv",
@@ -618,6 +660,7 @@ rule plot_law_sweep:
 
 
 rule plot_assumptions:
+    """Plot the assumptions of the theory."""
     input:
         tables=of_runs("theory.csv", PLAN.theory_recipes),
     output:
@@ -625,6 +668,7 @@ rule plot_assumptions:
             "<results>/figures/assumptions.svg",
             caption="../report/assumptions.rst",
             category="Layers",
+            labels=labels_of("assumptions"),
         ),
         png="<results>/figures/assumptions.png",
         csv="<results>/figures/assumptions.csv",
@@ -647,6 +691,7 @@ rule plot_assumptions:
 
 
 rule plot_layer_probes:
+    """Plot rank and linear probes of the layers."""
     input:
         layers=of_inputs("layers.csv") + of_runs("layers.csv", own(PLAN.probed_recipes)),
         probes=of_runs("layer_probes.csv", own(PLAN.probed_recipes)),
@@ -656,6 +701,7 @@ rule plot_layer_probes:
             "<results>/figures/layer_probes.svg",
             caption="../report/layer_probes.rst",
             category="Layers",
+            labels=labels_of("layer_probes"),
         ),
         png="<results>/figures/layer_probes.png",
         csv="<results>/figures/layer_probes.csv",
@@ -678,6 +724,7 @@ rule plot_layer_probes:
 
 
 rule plot_normalisation_modes:
+    """Plot both modes of batch normalisation."""
     input:
         layers=of_runs("layers.csv", own(PLAN.classifier_recipes)),
         networks=of_runs("networks.csv", own(PLAN.classifier_recipes)),
@@ -687,6 +734,7 @@ rule plot_normalisation_modes:
             "<results>/figures/normalisation_modes.svg",
             caption="../report/normalisation_modes.rst",
             category="Layers",
+            labels=labels_of("normalisation_modes"),
         ),
         png="<results>/figures/normalisation_modes.png",
         csv="<results>/figures/normalisation_modes.csv",
@@ -709,6 +757,7 @@ rule plot_normalisation_modes:
 
 
 rule plot_collapse:
+    """Plot neural collapse."""
     input:
         layers=of_runs("layers.csv", own(PLAN.classifier_recipes)),
         networks=of_runs("networks.csv", own(PLAN.classifier_recipes)),
@@ -718,6 +767,7 @@ rule plot_collapse:
             "<results>/figures/collapse.svg",
             caption="../report/collapse.rst",
             category="Layers",
+            labels=labels_of("collapse"),
         ),
         png="<results>/figures/collapse.png",
         csv="<results>/figures/collapse.csv",
@@ -740,6 +790,7 @@ rule plot_collapse:
 
 
 rule plot_embeddings:
+    """Plot maps of the layers."""
     input:
         tables=[f"<results>/runs/{name}/block-0/embedding.csv" for name in own(PLAN.classifier_recipes)],
         runs="<results>/tables/runs.csv",
@@ -748,6 +799,7 @@ rule plot_embeddings:
             "<results>/figures/embeddings.svg",
             caption="../report/embeddings.rst",
             category="Layers",
+            labels=labels_of("embeddings"),
         ),
         png="<results>/figures/embeddings.png",
         csv="<results>/figures/embeddings.csv",
@@ -770,6 +822,7 @@ rule plot_embeddings:
 
 
 rule plot_linear_depth:
+    """Plot accuracy against linear layers."""
     input:
         runs="<results>/tables/runs.csv",
         layers=of_runs("layers.csv", PLAN.probed_recipes),
@@ -778,6 +831,7 @@ rule plot_linear_depth:
             "<results>/figures/linear_depth.svg",
             caption="../report/linear_depth.rst",
             category="Layers",
+            labels=labels_of("linear_depth"),
         ),
         png="<results>/figures/linear_depth.png",
         csv="<results>/figures/linear_depth.csv",
@@ -800,6 +854,7 @@ rule plot_linear_depth:
 
 
 rule plot_transfer:
+    """Plot transfer against the layers of a head."""
     input:
         layers=of_runs("layers.csv", PLAN.probed_recipes),
         probes=of_runs("layer_probes.csv", PLAN.probed_recipes),
@@ -809,6 +864,7 @@ rule plot_transfer:
             "<results>/figures/transfer.svg",
             caption="../report/transfer.rst",
             category="Layers",
+            labels=labels_of("transfer"),
         ),
         png="<results>/figures/transfer.png",
         csv="<results>/figures/transfer.csv",

@@ -5,6 +5,7 @@
 
 
 rule measure_layers:
+    """Measure compression, discrimination and rank of every layer."""
     input:
         store=ancient("<results>/{origin}/features.zarr"),
         digest="<results>/{origin}/features.json",
@@ -29,6 +30,7 @@ rule measure_layers:
 
 
 rule measure_networks:
+    """Measure what takes the weights: neural collapse, balance, modes of normalisation."""
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
@@ -58,6 +60,7 @@ rule measure_networks:
 
 
 rule predict_layers:
+    """Set the layers of a deep linear network beside theory."""
     input:
         dataset=ancient(of_dataset("dataset.zarr")),
         dataset_digest=of_dataset("dataset.json"),
@@ -88,6 +91,7 @@ rule predict_layers:
 
 
 rule probe_layers:
+    """Fit linear probes to every layer, on the run's data set and on others."""
     input:
         weights=ancient("<results>/runs/{recipe}/block-{block}/weights"),
         weights_digest="<results>/runs/{recipe}/block-{block}/weights.json",
@@ -117,6 +121,7 @@ rule probe_layers:
 
 
 rule embed_layers:
+    """Map layers to the plane with UMAP."""
     input:
         store=ancient("<results>/runs/{recipe}/block-{block}/features.zarr"),
         digest="<results>/runs/{recipe}/block-{block}/features.json",

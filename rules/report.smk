@@ -3,6 +3,7 @@
 
 
 rule write_study:
+    """Write down the study as it was understood."""
     output:
         study="<results>/study.yaml",
     log:
@@ -24,11 +25,17 @@ rule write_study:
 
 
 rule tabulate_runs:
+    """Tabulate the runs: losses, accuracies, steps."""
     input:
         histories=of_runs("history.csv", PLAN.network_recipes),
         weights_digests=of_runs("weights.json", PLAN.network_recipes),
     output:
-        table="<results>/tables/runs.csv",
+        table=report(
+            "<results>/tables/runs.csv",
+            caption="../report/runs.rst",
+            category="Tables",
+            labels=labels_of("runs", "Table"),
+        ),
     log:
         "<logs>/tabulate_runs.log",
     benchmark:
@@ -48,6 +55,7 @@ rule tabulate_runs:
 
 
 rule write_report:
+    """Write the report."""
     input:
         figures=of_figures("svg"),
         tables=of_figures("csv"),
@@ -55,6 +63,10 @@ rule write_report:
         claims="<results>/tables/claims.csv" if STUDY.ledgers else [],
         probes=of_runs("probe.csv", own(PLAN.network_recipes)) if "p-vectors" in STUDY.ledgers else [],
         study="<results>/study.yaml",
+        # what the interactive views show, where the study makes it
+        dynamics="<results>/tables/angle_dynamics.csv" if PLAN.compares_angles else [],
+        spectra=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes) if PLAN.decomposes else [],
+        layers=of_inputs("layers.csv") + of_runs("layers.csv", PLAN.own_recipes) if "layers" in STUDY.figures else [],
     output:
         report="<results>/report.html",
     log:
@@ -64,13 +76,13 @@ rule write_report:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         spec=PLAN.write_report(COMMAND),
         code=code_of(
             "write_report.py",
-            "featurespace/templates/report.html.j2",
+            *[f"featurespace/templates/report.{kind}" for kind in ("html.j2", "css", "js")],
             *[f"featurespace/decision_rules/{name}.yaml" for name in STUDY.ledgers],
         ),
         captions=CAPTIONS,
@@ -81,6 +93,8 @@ rule write_report:
 
 
 rule verify:
+    """Verification: read every byte of the results and compare it with what was written down."""
+
     # It makes nothing, so it runs whenever it is asked for; and it asks for nothing, so nothing else runs.
     log:
         "<logs>/verify.log",

@@ -3,6 +3,7 @@
 
 
 rule decompose_features:
+    """Compute singular values and vectors of a run or a data set."""
     input:
         store=ancient("<results>/{origin}/features.zarr"),
         digest="<results>/{origin}/features.json",

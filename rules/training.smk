@@ -3,6 +3,7 @@
 
 
 rule train_run:
+    """Train one block of a recipe's seeds."""
     input:
         dataset=ancient(of_dataset("dataset.zarr")),
         dataset_digest=of_dataset("dataset.json"),

@@ -33,5 +33,5 @@ if __name__ == "__main__":
             job.params, [files] if isinstance(files, str) else list(files), dataset, device, folder, layers
         )
         write_table(job.output.history, pd.DataFrame(run.history, columns=HISTORY_COLUMNS))
-        publish(run.weights, weights, job.output.digest, run.facts)
+        publish(run.weights, weights, job.output.digest, run.facts, run.checksums)
         forget_when_taken(folder)

@@ -29,5 +29,5 @@ if __name__ == "__main__":
         layers = job.config.get("tapped_layers", {}).get(job.params["recipe"])
         run = train_block(job.params, dataset, device, folder, layers=layers)
         write_table(job.output.history, pd.DataFrame(run.history, columns=HISTORY_COLUMNS))
-        publish(run.weights, weights, job.output.digest, run.facts)
+        publish(run.weights, weights, job.output.digest, run.facts, run.checksums)
         forget_when_taken(folder)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
-from harness import TINY, Workflow
+from harness import TINY, Workflow, follow_page
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,22 @@ def tiny(tmp_path_factory, worker_id) -> Workflow:
             Workflow(root, TINY).run()
             (shared / "tiny.done").touch()
         return Workflow(root, TINY)
+
+
+@pytest.fixture(scope="session")
+def own(tiny, tmp_path_factory, worker_id) -> Workflow:
+    """The tiny study with a measure and a figure of one's own, as the docs say, run to its end. Never change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    root = shared / "own"
+    with FileLock(shared / "own.lock"):
+        if not (shared / "own.done").exists():
+            workflow = tiny.copy_to(root)
+            follow_page(workflow, "how-to/own-measure-and-figure.md")
+            (shared / "own.pending").write_text("\n".join(sorted(workflow.pending())))
+            workflow.run()
+            (shared / "own.done").touch()
+        return Workflow(root, yaml.safe_load((root / "study.yaml").read_text()))
 
 
 @pytest.fixture

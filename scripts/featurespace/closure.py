@@ -11,7 +11,7 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -215,10 +215,19 @@ class OwnCode(CodeIndex):
         if parts[0] in sys.stdlib_module_names:
             raise FeaturespaceError(f"{parts[0]} is the name of a module of Python's own; call yours otherwise")
         digests = self._closure(files)
-        names = _top_level_names(ast.parse(files[-1].read_text(encoding="utf-8")))
+        names = top_level_names(files[-1])
         first = function.partition(".")[0]
         if names is not None and first not in names:
             raise FeaturespaceError(f"{module} has no {first!r} (there are: {', '.join(names) or 'no names at all'})")
+        return self._named(digests)
+
+    def of_script(self, file: Path) -> dict[str, str]:
+        """Return {file: SHA-256} of a script, which may import what is beside it, and of all that it imports."""
+        index = OwnCode([file.parent, *self.roots])
+        index._found_from[file] = file.parent
+        return index._named(index._closure([file]))
+
+    def _named(self, digests: Mapping[Path, str]) -> dict[str, str]:
         return {path.relative_to(self._root_of(path)).as_posix(): digests[path] for path in sorted(digests)}
 
 
@@ -229,10 +238,10 @@ def _is_installed(top: str) -> bool:
         return False
 
 
-def _top_level_names(tree: ast.Module) -> list[str] | None:
+def top_level_names(file: Path) -> list[str] | None:
     """List the names that a module has, as far as they stand there; None if others may come from elsewhere."""
     names: list[str] = []
-    pending: list[ast.AST] = [*tree.body]
+    pending: list[ast.AST] = [*ast.parse(file.read_text(encoding="utf-8")).body]
     while pending:
         node = pending.pop(0)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 POLL_SECONDS = 10.0
+ENDED = "ended"  # the file that marks the hidden folder of a training that has ended, until its weights are read
 ALIVE = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 
 logger = logging.getLogger(__name__)

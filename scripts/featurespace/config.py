@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
+import json
 import math
 import re
 from functools import cached_property
@@ -76,9 +77,33 @@ WEIGHED_TASKS = (
 SUPERVISED = ("classify", "shuffled-labels")
 CONTRASTIVE = ("simclr", "supcon")
 NOT_TRAINED = ("untrained", "saved", "noise")
+# of features that were made elsewhere, evidence or controls; these and noise have no network here
+IMPORTED = ("features", "control-features")
+WITHOUT_NETWORK = ("noise", *IMPORTED)
 NORMALISED_KINDS = ("resnet", "wide-resnet", "densenet", "torchvision")  # batch normalisation without a choice
 
+# Tables that a figure of one's own may be drawn from: of the whole study, and of each run, which are stacked.
+STUDY_TABLES = (
+    "runs",
+    "angle_dynamics",
+    "angle_pairs",
+    "subspaces",
+    "entry_summary",
+    "entries",
+    "extremes",
+    "similarity",
+    "sensitivity",
+    "population",
+    "correlations",
+    "indicators",
+    "claims",
+    "own_measures",
+)
+RUN_TABLES = ("history", "spectra", "layers", "networks", "theory", "layer_probes", "probe", "embedding")
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$"
+FUNCTION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+Function = Annotated[str, StringConstraints(pattern=FUNCTION_PATTERN)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=48)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -236,8 +261,95 @@ class Newsgroups(DatasetSection):
     test_limit: PositiveInt | None = Field(None, description="Likewise for the test split.")
 
 
-Dataset = Annotated[Digits | Orthonormal | Downloaded | Newsgroups, Field(discriminator="kind")]
+SourcePath = Annotated[str, StringConstraints(min_length=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+
+
+class OwnSection(DatasetSection):
+    """What every data set of one's own has."""
+
+    scaling: Literal["unit", "standardise"] = Field(
+        "unit",
+        description="What enters the networks: pixels in [0, 1] and rows as they are, or these with the training "
+        "split's mean and standard deviation (two scalars) taken out.",
+    )
+    train_limit: PositiveInt | None = Field(
+        None, description="Train on so many samples, spread evenly over the classes; on all if empty."
+    )
+    test_limit: PositiveInt | None = Field(None, description="Likewise for the test split.")
+
+
+class ImageFolder(OwnSection):
+    """A folder of images: a subfolder a class, or `train` and `test` with a subfolder a class each."""
+
+    kind: Literal["images"] = Field(description="Which data set.")
+    folder: SourcePath = Field(description="The folder; from the working directory, if it does not begin with /.")
+    side: Side = Field(description="Images are cut to a square and resized to so many pixels a side.")
+    colour: StrictBool = Field(True, description="Red, green and blue, or else grey.")
+    test_fraction: float | None = Field(
+        0.25, gt=0, lt=1, description="Share of each class held out, if there is no folder `test`; none if empty."
+    )
+    split_seed: Count = Field(0, description="Seed of that split.")
+
+
+class ArrayFile(OwnSection):
+    """Arrays `x` and `y` in a file, perhaps `split`, `x_test`, `y_test` or `class_names`: images or rows."""
+
+    kind: Literal["arrays"] = Field(description="Which data set.")
+    file: SourcePath = Field(description="An .npz or .safetensors file, a Zarr store, or a folder of .npy files.")
+    channels: Literal["first", "last"] | None = Field(
+        None, description="Where the channels of images stand; found from the shape if empty."
+    )
+    test_fraction: float | None = Field(
+        0.25, gt=0, lt=1, description="Share of each class held out, if the file has no split; none if empty."
+    )
+    split_seed: Count = Field(0, description="Seed of that split.")
+
+
+class FunctionData(OwnSection):
+    """What a function of one's own returns: (x, y), (x, y, x_test, y_test) or a mapping of such names to arrays."""
+
+    kind: Literal["function"] = Field(description="Which data set.")
+    function: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)
+    ] = Field(
+        description="`package.module:name`, found beside the study file, in the working directory or on PYTHONPATH."
+    )
+    arguments: dict[str, Any] = Field({}, description="Its keyword arguments.")
+    files: list[SourcePath] = Field([], description="Files or folders it reads: a change in one calls it again.")
+    classes: Annotated[int, Field(ge=2, le=MOST)] = Field(description="K: how many classes there are.")
+    shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=3)] = Field(
+        description="Shape of a sample: [features], or of images [channels, side, side]."
+    )
+    train: PositiveInt = Field(description="How many training samples it returns.")
+    test: Count = Field(0, description="How many test samples it returns.")
+
+    @field_validator("arguments")
+    @classmethod
+    def _arguments_are_plain(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(arguments, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"should be numbers, texts, truth values, and lists and mappings of these ({error})"
+            ) from error
+        return arguments
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> FunctionData:
+        if len(self.shape) != 1 and (len(self.shape) != 3 or self.shape[0] not in (1, 3) or len({*self.shape[1:]}) > 1):
+            raise ValueError(f"shape: [features], or [channels, side, side] with 1 or 3 channels, not {self.shape}")
+        if self.sample_set.split == "test" and not self.test:
+            raise ValueError("sample_set.split: there is no test split; say how many samples it has under `test`")
+        return self
+
+
+Dataset = Annotated[
+    Digits | Orthonormal | Downloaded | Newsgroups | ImageFolder | ArrayFile | FunctionData,
+    Field(discriminator="kind"),
+]
 Retrieved = Downloaded | Newsgroups  # those that have published files
+Own = ImageFolder | ArrayFile | FunctionData
 
 # --- recipes ----------------------------------------------------------------------------------------------------
 
@@ -806,6 +918,36 @@ def _names_its_layers(model: dict[str, Any]) -> bool:
     return model.get("kind") in ("module", "timm") or is_torchvisions
 
 
+class ImportedModel(Section):
+    """Stands in the place of a model where features were made elsewhere; no study file has it."""
+
+    kind: Literal["features"] = "features"
+
+
+class FeatureSource(Section):
+    """Features that were made elsewhere: they join the analysis as a recipe does."""
+
+    dataset: str = Field(description="A name under `datasets`: of which samples the features are.")
+    source: SourcePath = Field(
+        description="A Zarr store, a folder with a .npy file a layer, or an .npz or .safetensors file with an array a "
+        "layer: (n, d), (steps, n, d) or (seeds, steps, n, d)."
+    )
+    layers: list[str] | None = Field(
+        None, min_length=1, description="Layers to analyse, shallowest first; all if empty, in the source's order."
+    )
+    feature_layer: str | None = Field(None, description="Layer whose P-vector is compared; the deepest if empty.")
+    control: StrictBool = Field(
+        False,
+        description="They are a control (principal components, an untrained network), and no network's that learned.",
+    )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that these features count as: without network, in one block. Layers and seeds the source has."""
+        task = IMPORTED[self.control]
+        return Recipe.model_construct(dataset=self.dataset, task=task, model=ImportedModel(), block=MOST)  # type: ignore[arg-type]
+
+
 class Sweep(Section):
     """Many settings of one recipe: a population of networks, of which only the first and the last step are kept."""
 
@@ -879,6 +1021,20 @@ class Measures(Section):
         lt=1,
         description="Numerical rank: the singular values that carry this share of their sum.",
     )
+    own: list[Function] = Field(
+        [],
+        description="Measures of one's own, `package.module:function`: of the features (n, d) and labels (n,) of a "
+        "layer, a number, or several by name. See `docs/how-to/own-measure-and-figure.md`.",
+    )
+
+    @field_validator("own")
+    @classmethod
+    def _functions_have_names_of_their_own(cls, own: list[str]) -> list[str]:
+        names = [function.partition(":")[2] for function in own]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(f"two functions are called {name}: tables could not tell them apart")
+        return own
 
 
 class Angles(Section):
@@ -993,6 +1149,25 @@ class Analysis(Section):
         return self
 
 
+class OwnFigure(Section):
+    """A figure of one's own: see `docs/how-to/own-measure-and-figure.md`."""
+
+    script: Annotated[str, StringConstraints(pattern=r"\.py$")] = Field(
+        description="A Python file with a function `plot(tables)`: beside the study file, or in the working directory."
+    )
+    tables: list[Literal[(*STUDY_TABLES, *RUN_TABLES)]] = Field(  # type: ignore[valid-type]
+        min_length=1, description="The tables that it is drawn from."
+    )
+    caption: str = Field("", description="In reStructuredText; what the file's docstring says if empty.")
+
+    @field_validator("tables")
+    @classmethod
+    def _tables_are_distinct(cls, tables: list[str]) -> list[str]:
+        if len(set(tables)) != len(tables):
+            raise ValueError("one is named twice")
+        return tables
+
+
 class Study(Section):
     """One study: everything that `results/<study>/` depends on."""
 
@@ -1007,11 +1182,15 @@ class Study(Section):
         True, description="Keep the feature stores; if false each is deleted once it has been analysed."
     )
     datasets: dict[Name, Dataset] = Field(min_length=1, description="Data sets, by a name of your choice.")
-    recipes: dict[Name, Recipe] = Field(min_length=1, description="Recipes, by a name of your choice.")
+    recipes: dict[Name, Recipe] = Field({}, description="Recipes, by a name of your choice.")
+    features: dict[Name, FeatureSource] = Field(
+        {}, description="Features that were made elsewhere, by a name of your choice."
+    )
     sweeps: dict[Name, Sweep] = Field({}, description="Populations of networks, by a name of your choice.")
     analysis: Analysis = Field(default_factory=lambda: Analysis(), description="Spectra, layer measures and angles.")
     ledgers: list[Literal[LEDGERS]] = Field([], description="Papers whose claims are tested, each in a ledger.")  # type: ignore[valid-type]
     figures: list[Literal[FIGURES]] = Field(list(DEFAULT_FIGURES), description="The figures of the report.")  # type: ignore[valid-type]
+    own_figures: dict[Name, OwnFigure] = Field({}, description="Figures of one's own, by a name of your choice.")
 
     @cached_property
     def members(self) -> dict[str, tuple[str, Recipe]]:
@@ -1043,8 +1222,9 @@ class Study(Section):
 
     @cached_property
     def all_recipes(self) -> dict[str, Recipe]:
-        """Every recipe by name: those of the study file, then the members of sweeps."""
-        return self.recipes | {name: recipe for name, (_, recipe) in self.members.items()}
+        """Every recipe by name: the study file's, what features that were made elsewhere count as, sweeps' members."""
+        imported = {name: section.recipe for name, section in self.features.items()}
+        return self.recipes | imported | {name: recipe for name, (_, recipe) in self.members.items()}
 
     @field_validator("seeds")
     @classmethod
@@ -1062,23 +1242,25 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Study:
-        for name in self.members:
-            if name in self.recipes:
-                raise ValueError(f"recipes.{name}: a sweep makes a recipe of this name; choose another")
+        if not self.recipes and not self.features:
+            raise ValueError("recipes: is empty, and so is `features`: at least one of either is needed")
+        for name in (*self.members, *self.features):
+            kind = "a sweep makes a recipe" if name in self.members else "`features` has something"
+            if name in self.recipes or (name in self.members and name in self.features):
+                section = "recipes" if name in self.recipes else "features"
+                raise ValueError(f"{section}.{name}: {kind} of this name; choose another")
         for name, recipe in self.all_recipes.items():
-            where = f"recipes.{name}" if name in self.recipes else f"sweeps.{self.members[name][0]}: {name}"
+            where = self.place_of(name)
             dataset = self.datasets.get(recipe.dataset)
             if dataset is None:
                 raise ValueError(
                     f"{where}.dataset: no data set {recipe.dataset!r}{_allowed(recipe.dataset, list(self.datasets))}"
                 )
-            _require_fit(where, recipe, dataset)
-            _require_inputs_fit(where, recipe, dataset)
+            require_fit(where, recipe, dataset, input_shape(dataset))
+        own = [*self.recipes, *self.features]
         for i, name in enumerate(self.analysis.angles.references or []):
-            if name not in self.recipes:
-                raise ValueError(
-                    f"analysis.angles.references.{i}: no recipe {name!r}{_allowed(name, list(self.recipes))}"
-                )
+            if name not in own:
+                raise ValueError(f"analysis.angles.references.{i}: no recipe {name!r}{_allowed(name, own)}")
         used = {recipe.dataset for recipe in self.all_recipes.values()}
         for i, name in enumerate(self.analysis.layer_probes.targets):
             where = f"analysis.layer_probes.targets.{i}"
@@ -1086,8 +1268,17 @@ class Study(Section):
                 raise ValueError(f"{where}: no data set {name!r}{_allowed(name, list(self.datasets))}")
             if isinstance(self.datasets[name], Orthonormal):
                 raise ValueError(f"{where}: orthonormal rows have no test split to probe on")
-            if not any(same_shape(self.datasets[name], self.datasets[other]) for other in used):
+            shapes = [input_shape(self.datasets[other]) for other in used]
+            # what only a file says is asked of it later
+            if None not in (own_shape := input_shape(self.datasets[name]), *shapes) and own_shape not in shapes:
                 raise ValueError(f"{where}: no recipe is trained on samples of the shape of those of {name}")
+        for name, figure in self.own_figures.items():
+            if name in FIGURES:
+                raise ValueError(f"own_figures.{name}: there is a figure of this name; choose another")
+            for table, is_made in (("claims", self.ledgers), ("own_measures", self.analysis.measures.own)):
+                if table in figure.tables and not is_made:
+                    needed = "ledgers" if table == "claims" else "analysis.measures.own"
+                    raise ValueError(f"own_figures.{name}.tables: there is no {table} without {needed}")
         sources: dict[str, tuple[str, str | None]] = {}
         for name, dataset in self.datasets.items():
             if isinstance(dataset, Retrieved):
@@ -1098,57 +1289,70 @@ class Study(Section):
                         "names another source"
                     )
         for name in ("data", "own"):
-            if name in self.recipes:
-                raise ValueError(f"recipes.{name}: tables use this name for something else; choose another")
+            if name in own:
+                raise ValueError(f"{self.place_of(name)}: tables use this name for something else; choose another")
         return self
 
-
-def same_shape(a: Dataset, b: Dataset) -> bool:
-    """Say whether the samples of two data sets can enter the same network."""
-    if isinstance(a, Orthonormal) and isinstance(b, Orthonormal):
-        return a.dimension == b.dimension
-    if isinstance(a, Newsgroups) and isinstance(b, Newsgroups):
-        return a.features == b.features
-    if not isinstance(a, Digits | Downloaded) or not isinstance(b, Digits | Downloaded):
-        return False
-    return IMAGE_SIDES[a.kind] == IMAGE_SIDES[b.kind] and (a.kind in COLOUR_KINDS) == (b.kind in COLOUR_KINDS)
+    def place_of(self, recipe: str) -> str:
+        """Say where in the study file a recipe comes from."""
+        if recipe in self.members:
+            return f"sweeps.{self.members[recipe][0]}: {recipe}"
+        return f"{'features' if recipe in self.features else 'recipes'}.{recipe}"
 
 
-def _require_fit(where: str, recipe: Recipe, dataset: Dataset) -> None:
-    """Check that a recipe's network and augmentation can do with its data set's samples."""
+def input_shape(dataset: Dataset) -> tuple[int, ...] | None:
+    """Return the shape of a data set's samples, (channel, side, side) or (n_features,); None: only its file says."""
+    match dataset:
+        case Digits() | Downloaded():
+            side = IMAGE_SIDES[dataset.kind]
+            return (3 if dataset.kind in COLOUR_KINDS else 1), side, side
+        case Orthonormal():
+            return (dataset.dimension,)
+        case Newsgroups():
+            return (dataset.features,)
+        case ImageFolder():
+            return (3 if dataset.colour else 1), dataset.side, dataset.side
+        case FunctionData():
+            return tuple(dataset.shape)
+    return None
+
+
+def require_fit(where: str, recipe: Recipe, dataset: Dataset, shape: tuple[int, ...] | None) -> None:
+    """Check that a recipe's network and augmentation can do with samples of a shape; None: not known yet."""
     kind = recipe.model.kind
-    if not isinstance(dataset, ImageSection):
+    if shape is None or recipe.task in IMPORTED:
+        return
+    _require_inputs_fit(where, recipe, dataset, shape)
+    if len(shape) == 1:
         if kind in architectures.CONVOLUTIONAL_KINDS:
             raise ValueError(f"{where}.model.kind: {kind} needs images, not the rows of {dataset.kind}")
         if recipe.augmentation is not None:
             raise ValueError(f"{where}.augmentation: only images are augmented, not the rows of {dataset.kind}")
         return
-    assert isinstance(dataset, Digits | Downloaded)
-    side, least = IMAGE_SIDES[dataset.kind], architectures.minimum_side(recipe.model.model_dump())
+    side, least = shape[-1], architectures.minimum_side(recipe.model.model_dump())
     if side < least:
         key = "model.channels" if kind == "cnn" else "model"
         raise ValueError(
             f"{where}.{key}: this {kind} needs images of at least {least} x {least} pixels, and halves those of "
             f"{side} x {side} pixels to nothing"
         )
-    if dataset.kind not in COLOUR_KINDS and recipe.augmentation is not None:
+    if shape[0] == 1 and recipe.augmentation is not None:
         for key in ("hue", "grayscale"):
             if getattr(recipe.augmentation, key):
                 raise ValueError(f"{where}.augmentation.{key}: images of {dataset.kind} have no colour")
 
 
-def _require_inputs_fit(where: str, recipe: Recipe, dataset: Dataset) -> None:
+def _require_inputs_fit(where: str, recipe: Recipe, dataset: Dataset, shape: tuple[int, ...]) -> None:
     """Check that a network that is built elsewhere, and only wants images of some kind, is given such images."""
     model = recipe.model
     if not isinstance(model, BuiltElsewhere) or not is_own(model.model_dump()):
         return
-    if not isinstance(dataset, ImageSection):
+    if len(shape) == 1:
         for key in ("inputs", "name"):  # timm's and torchvision's networks go by names
             if getattr(model, key, None):
                 raise ValueError(f"{where}.model.{key}: is for images, not for the rows of {dataset.kind}")
         return
-    is_grey = dataset.kind in IMAGE_SIDES and dataset.kind not in COLOUR_KINDS
-    if isinstance(model, Torchvision) and is_grey and (model.inputs is None or model.inputs.channels is None):
+    if isinstance(model, Torchvision) and shape[0] == 1 and (model.inputs is None or model.inputs.channels is None):
         raise ValueError(
             f"{where}.model.inputs: torchvision's {model.name} wants three channels, and images of {dataset.kind} have "
             "one; `inputs: {channels: 3}` repeats it"
@@ -1235,6 +1439,10 @@ def _sentence(error: Any) -> str:
         return f"{key}: {given!r} is not allowed{_allowed(given, names)}"
     if kind == "too_short":
         return f"{key}: is empty, at least {error['ctx']['min_length']} is needed"
+    if kind == "string_pattern_mismatch" and error["ctx"]["pattern"] == FUNCTION_PATTERN:
+        return f"{key}: {given!r} is no function: it should be `package.module:function`"
+    if kind == "string_pattern_mismatch" and error["ctx"]["pattern"] == r"\.py$":
+        return f"{key}: {given!r} is no Python file: its name should end in .py"
     if kind == "string_pattern_mismatch":
         return f"{key}: {given!r} is no name: small letters, digits, '-', '_' and '.', no blanks, no slashes"
     if kind == "value_error":

@@ -19,6 +19,10 @@ from featurespace.errors import FeaturespaceError
 if TYPE_CHECKING:
     import pandas as pd
 
+STARTED_BY = "FEATURESPACE_STARTED_BY"  # the environment variable in which Snakemake tells its jobs who it is
+# machine, pid, when it began, SLURM job: what `this_process` writes
+PROCESS = re.compile(r"(?P<host>.+)-(?P<pid>\d+)-(?P<start>\d+)(?:-job(?P<job>\d+))?")
+
 logger = logging.getLogger(__name__)
 
 
@@ -83,19 +87,35 @@ def start_of(pid: int) -> str | None:
     return None if state in "ZX" else fields[18]
 
 
+def may_live(owner: re.Match[str]) -> bool:
+    """Say whether a process, by its name as PROCESS matches it, may be at work.
+
+    One on another machine may, unless it was a SLURM job that SLURM knows to be over.
+    """
+    host, pid, start, job = owner.group("host", "pid", "start", "job")
+    if host == socket.gethostname():
+        return start_of(int(pid)) == start
+    return job is None or is_alive(job)
+
+
+def has_ended(process: str) -> bool:
+    """Say whether a process that `this_process` named is no more; False of one that is on another machine."""
+    owner = PROCESS.fullmatch(process)
+    if owner is None or owner["host"] != socket.gethostname():
+        return False
+    return start_of(int(owner["pid"])) != owner["start"]
+
+
 def clear_drafts(path: Path) -> None:
     """Remove the drafts of a file or a store whose writers have died."""
     for draft in path.parent.glob(f"{glob.escape(path.name)}.draft-*"):
-        name = draft.name.removeprefix(f"{path.name}.draft-")
-        owner = re.fullmatch(r"(.+)-(\d+)-(\d+)(?:-job(\d+))?(-replaced)?", name)
+        name = draft.name.removeprefix(f"{path.name}.draft-").removesuffix("-replaced")
+        owner = PROCESS.fullmatch(name)
         if owner is None:
             continue
-        host, pid, start, job = owner.group(1, 2, 3, 4)
-        is_here = host == socket.gethostname()
-        may_live = start_of(int(pid)) == start if is_here else job is None or is_alive(job)
-        if may_live:
-            if not is_here:
-                logger.warning("%s was left by a job on %s; if that has ended, delete it", draft, host)
+        if may_live(owner):
+            if owner["host"] != socket.gethostname():
+                logger.warning("%s was left by a job on %s; if that has ended, delete it", draft, owner["host"])
             continue
         logger.info("clearing %s, whose writer has died", draft)
         if draft.is_dir():

@@ -18,18 +18,21 @@ from featurespace.config import (
     N_CLASSES,
     OTHER_FIGURES,
     SUPERVISED,
+    WITHOUT_NETWORK,
     Contrast,
     Digits,
+    FunctionData,
     ImageSection,
     Module,
     Orthonormal,
+    Own,
     Recipe,
     Retrieved,
     Saved,
     Study,
     feature_layer_of,
-    same_shape,
 )
+from featurespace.own_sources import OwnSources
 
 # what a recipe is beside its data, task, network and length: two recipes may differ in one of these alone
 SETTING = (
@@ -52,8 +55,9 @@ def blocks_of(seeds: list[int], size: int) -> list[list[int]]:
 class Plan:
     """The jobs of one study, by rule."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, sources: OwnSources | None = None) -> None:
         self.study = study
+        self.sources = sources or OwnSources(study)
 
     # --- what there is ---
 
@@ -72,13 +76,13 @@ class Plan:
 
     @cached_property
     def own_recipes(self) -> list[str]:
-        """The recipes of the study file, without the members of sweeps."""
-        return list(self.study.recipes)
+        """The recipes of the study file, and features that were made elsewhere, without the members of sweeps."""
+        return [*self.study.recipes, *self.study.features]
 
     @cached_property
     def network_recipes(self) -> list[str]:
         """The recipes that have networks, and so weights and a history."""
-        return [name for name in self.recipes if self.recipe(name).task != "noise"]
+        return [name for name in self.recipes if self.recipe(name).task not in WITHOUT_NETWORK]
 
     @cached_property
     def noise_recipes(self) -> list[str]:
@@ -96,19 +100,30 @@ class Plan:
         models = {name: self.recipe(name).model for name in self.recipes}
         return {name: model.factory for name, model in models.items() if isinstance(model, Module)}
 
+    @property
+    def names_own_code(self) -> bool:
+        """Whether the study names any module of the user's own."""
+        functions = any(isinstance(dataset, FunctionData) for dataset in self.study.datasets.values())
+        return bool(self.factories or self.study.analysis.measures.own or self.study.own_figures) or functions
+
     @cached_property
     def tapped_layers(self) -> dict[str, list[str]]:
         """The layers, by path or glob, of the recipes whose networks are built elsewhere."""
-        return {name: self.layers(name) for name in self.recipes if self._is_own(name)}
+        return {name: self.layers(name) for name in self.recipes if self._is_built_elsewhere(name)}
 
     @cached_property
-    def _own_networks(self) -> frozenset[str]:
-        models = {name: self.recipe(name).model for name in self.recipes}
-        return frozenset(name for name, model in models.items() if architectures.is_own(model.model_dump()))
+    def _built_elsewhere(self) -> frozenset[str]:
+        models = {name: recipe.model.model_dump() for name, recipe in self.study.all_recipes.items()}
+        return frozenset(name for name, model in models.items() if architectures.is_own(model))
 
-    def _is_own(self, recipe: str) -> bool:
+    def _is_built_elsewhere(self, recipe: str) -> bool:
         """Say whether the network of a recipe is built elsewhere, and its layers are paths of modules."""
-        return recipe in self._own_networks
+        return recipe in self._built_elsewhere
+
+    @cached_property
+    def imported_recipes(self) -> list[str]:
+        """What features that were made elsewhere count as."""
+        return list(self.study.features)
 
     @cached_property
     def population_recipes(self) -> list[str]:
@@ -148,15 +163,17 @@ class Plan:
 
     def probe_targets(self, recipe: str) -> list[str]:
         """Return the data sets that a recipe's layers are probed on: its own, then others that fit its network."""
-        own, datasets = self.recipe(recipe).dataset, self.study.datasets
+        own, shape = self.recipe(recipe).dataset, self.sources.shape
         targets = [name for name in self.study.analysis.layer_probes.targets if name != own]
-        return [own, *(name for name in targets if same_shape(datasets[name], datasets[own]))]
+        return [own, *(name for name in targets if shape(name) == shape(own))]
 
     def seeds(self, recipe: str) -> list[int]:
         """Return a recipe's seeds, in the study's order: one that is added at the end leaves full blocks alone."""
         weights = self.recipe(recipe).weights
         if weights is not None:
             return list(dict.fromkeys(saved.seed for saved in weights))
+        if recipe in self.study.features:
+            return self.sources.features(recipe).seeds
         own = self.recipe(recipe).seeds
         seeds = self.study.seeds if own is None else own
         return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -189,13 +206,27 @@ class Plan:
         return [f"datasets/{name}" for name in self.used_datasets]
 
     @property
+    def figures(self) -> list[str]:
+        """The figures of the report: the study's, then the user's own."""
+        return [*self.study.figures, *self.study.own_figures]
+
+    @property
     def compares_angles(self) -> bool:
         """Whether anything that the study asks for is about P-vectors: some studies are about layers alone."""
         return "p-vectors" in self.study.ledgers or bool({*self.study.figures} - {*LAYER_FIGURES, *OTHER_FIGURES})
 
+    @property
+    def decomposes(self) -> bool:
+        """Whether anything that the study asks for is about the spectra of its recipes."""
+        return self.compares_angles or "spectra" in self.study.figures
+
     def is_downloaded(self, dataset: str) -> bool:
         """Say whether a data set has files to retrieve."""
         return isinstance(self.study.datasets[dataset], Retrieved)
+
+    def is_own(self, dataset: str) -> bool:
+        """Say whether a data set is made of a user's own files or function."""
+        return isinstance(self.study.datasets[dataset], Own)
 
     def kind(self, dataset: str) -> str:
         """Return the kind of a data set."""
@@ -206,6 +237,8 @@ class Plan:
         section = self.study.datasets[dataset]
         if isinstance(section, Orthonormal):
             return section.classes
+        if isinstance(section, Own):
+            return self.sources.dataset(dataset).n_classes
         if isinstance(section, ImageSection) and section.classes is not None:
             return len(section.classes)
         return N_CLASSES[section.kind]
@@ -216,7 +249,9 @@ class Plan:
         if isinstance(section, Orthonormal):
             n_train, n_test = section.samples_per_class * section.classes, 0
         else:
-            if isinstance(section, Digits):
+            if isinstance(section, Own):
+                n_train, n_test = self.sources.dataset(dataset).n_train, self.sources.dataset(dataset).n_test
+            elif isinstance(section, Digits):
                 n_train, n_test = digits_split_sizes(section.test_fraction, section.split_seed, section.classes)
             else:
                 classes = section.classes if isinstance(section, ImageSection) else None
@@ -232,21 +267,25 @@ class Plan:
 
     def layers(self, recipe: str) -> list[str]:
         """Return the layers that are dumped, shallowest first; as written where only the network knows its layers."""
+        if recipe in self.study.features:
+            return self.sources.features(recipe).layers
         section = self.recipe(recipe)
-        if self._is_own(recipe):
+        if self._is_built_elsewhere(recipe):
             return list(section.layers or [])
         names = architectures.layer_names(section.model.model_dump())
         return [name for name in names if section.layers is None or name in section.layers]
 
     def feature_layer(self, recipe: str) -> str:
         """Return the layer whose P-vector stands for the recipe."""
+        if recipe in self.study.features:
+            return self.sources.features(recipe).feature_layer
         return feature_layer_of(self.recipe(recipe))
 
     def loss(self, recipe: str) -> str | None:
         """Return what a recipe's training lowers; nothing if it is not trained."""
         section = self.recipe(recipe)
         match section.task:
-            case "untrained" | "saved" | "noise":
+            case "untrained" | "saved" | "noise" | "features" | "control-features":
                 return None
             case "reconstruct" | "denoise":
                 return "mse"
@@ -260,6 +299,11 @@ class Plan:
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
         """How the data set's files become arrays. Where they come from is no part: their checksums are known."""
         return normalised(self.study.datasets[dataset].model_dump(exclude={"sample_set", "source"}))
+
+    def import_dataset(self, dataset: str) -> dict[str, Any]:
+        """How a user's own files, or function, become arrays, and what is in them. Where they are is no part."""
+        spec = self.study.datasets[dataset].model_dump(exclude={"sample_set", "folder", "file", "files"})
+        return normalised(spec | {"name": dataset, "contents": self.sources.dataset(dataset).contents})
 
     def dump_inputs(self, dataset: str) -> dict[str, Any]:
         """Which samples' inputs are dumped."""
@@ -283,7 +327,9 @@ class Plan:
         """Return the architecture; of a network of this library without what only others take."""
         model = self.recipe(recipe).model.model_dump()
         return (
-            model if self._is_own(recipe) else {key: model[key] for key in model if key not in ("arguments", "inputs")}
+            model
+            if self._is_built_elsewhere(recipe)
+            else {key: model[key] for key in model if key not in ("arguments", "inputs")}
         )
 
     def _optimiser(self, recipe: str) -> dict[str, Any] | None:
@@ -303,7 +349,7 @@ class Plan:
     def _pooling(self, recipe: str) -> str | None:
         """Return how maps of features are pooled; nothing where layers have no maps."""
         section = self.recipe(recipe)
-        has_maps = section.model.kind in architectures.CONVOLUTIONAL_KINDS or self._is_own(recipe)
+        has_maps = section.model.kind in architectures.CONVOLUTIONAL_KINDS or self._is_built_elsewhere(recipe)
         return section.pooling if has_maps else None
 
     def train_run(self, recipe: str, block: int) -> dict[str, Any]:
@@ -353,7 +399,7 @@ class Plan:
             "projection": {key: contrast[key] for key in ("hidden", "width")} if contrast else None,
             "sample_set": self.study.datasets[section.dataset].sample_set.model_dump(),
             # among which a layer has its depth
-            **({"taps": self.layers(recipe)} if self._is_own(recipe) else {}),
+            **({"taps": self.layers(recipe)} if self._is_built_elsewhere(recipe) else {}),
         }
 
     def dump_features(self, recipe: str, block: int) -> dict[str, Any]:
@@ -371,6 +417,19 @@ class Plan:
         keys = ("recipe", "block", "dataset", "seeds", "model", "layers", "sample_set", "held_out")
         return {key: spec[key] for key in sorted(keys)}
 
+    def import_features(self, recipe: str, block: int) -> dict[str, Any]:
+        """Which layers of features that were made elsewhere are taken, for which samples. Where they are is no part."""
+        keys = ("recipe", "block", "dataset", "seeds", "layers", "sample_set")
+        spec = self._dump(recipe, block, self.layers(recipe))
+        return normalised(
+            {key: spec[key] for key in keys}
+            | {
+                "feature_layer": self.feature_layer(recipe),
+                "held_out": self.study.analysis.held_out,
+                "contents": self.sources.features(recipe).contents,
+            }
+        )
+
     def measure_networks(self, recipe: str, block: int) -> dict[str, Any]:
         """Which networks are measured with their weights, on which samples, and as what they were trained."""
         section = self.recipe(recipe)
@@ -383,7 +442,7 @@ class Plan:
                 "batch_size": section.schedule.batch_size if section.schedule else None,
                 "rank_energy": self.study.analysis.measures.rank_energy,
             }
-            | ({"feature_layer": self.feature_layer(recipe)} if self._is_own(recipe) else {})
+            | ({"feature_layer": self.feature_layer(recipe)} if self._is_built_elsewhere(recipe) else {})
         )
 
     def predict_layers(self, recipe: str, block: int) -> dict[str, Any]:
@@ -431,7 +490,16 @@ class Plan:
 
     def measure_layers(self) -> dict[str, Any]:
         """How layers are measured."""
-        return normalised(self.study.analysis.measures.model_dump())
+        return normalised(self.study.analysis.measures.model_dump(exclude={"own"}))
+
+    def measure_own(self) -> dict[str, Any]:
+        """Which functions measure layers, one's own."""
+        return normalised({"functions": list(self.study.analysis.measures.own)})
+
+    def plot_own(self, figure: str) -> dict[str, Any]:
+        """Which script draws a figure of one's own, from which tables, and whose colours it may need."""
+        section = self.study.own_figures[figure]
+        return normalised({"script": section.script, "tables": section.tables, "recipes": self.own_recipes})
 
     def _facts(self, recipe: str, *keys: str) -> dict[str, Any]:
         """Return what the stages that see all runs may know of a recipe."""
@@ -551,7 +619,7 @@ class Plan:
             "spectra": ["feature_layer"],
             "layers": [],
             "explained_variance": ["task", "kind", "feature_layer"],
-            "report": ["task"],
+            "report": ["task", "feature_layer"],
         }
         keys = ["name", "dataset", *also.get(figure, ["task", "kind"])]
         spec: dict[str, Any] = {"recipes": self._about(self.own_recipes, *keys)["recipes"]}
@@ -583,7 +651,7 @@ class Plan:
         }
         if figure == "collapse":
             for facts in spec["recipes"]:
-                if facts["name"] in described and self._is_own(facts["name"]):
+                if facts["name"] in described and self._is_built_elsewhere(facts["name"]):
                     facts["feature_layer"] = self.feature_layer(facts["name"])
         if described is self.theory_recipes:
             used = {self.recipe(name).dataset for name in named if name in described}
@@ -598,9 +666,16 @@ class Plan:
                 "study": self.study.study,
                 "title": self.study.title or self.study.study,
                 "question": self.study.question,
-                "figures": list(self.study.figures),
+                "figures": self.figures,
                 # whose jobs' times count
-                "names": sorted({*self.recipes, *self.prepared_datasets, *map(self.kind, self.prepared_datasets)}),
+                "names": sorted(
+                    {
+                        *self.recipes,
+                        *self.prepared_datasets,
+                        *map(self.kind, self.prepared_datasets),
+                        *self.study.own_figures,
+                    }
+                ),
             }
             | self.plot("report")
         )
@@ -612,12 +687,18 @@ class Plan:
                 "command": command,
                 "study": self.study.study,
                 "origins": sorted({*(f"datasets/{name}" for name in self.prepared_datasets), *self.runs()}),
-                "figures": list(self.study.figures),
+                "figures": self.figures,
                 "keep_features": self.study.keep_features,
                 "published": sorted({self.kind(name) for name in self.prepared_datasets if self.is_downloaded(name)}),
             }
         )
 
+    def clean_resume(self) -> dict[str, Any]:
+        """Whose killed trainings are tidied up after."""
+        return {"study": self.study.study}
+
     def write_study(self) -> dict[str, Any]:
         """The whole study, in its own order, without what changes no result."""
-        return json.loads(self.study.model_dump_json(exclude={"device": True, "datasets": {"__all__": {"source"}}}))
+        places = {"source", "folder", "file", "files"}
+        exclude: Any = {"device": True, "datasets": {"__all__": places}, "features": {"__all__": {"source"}}}
+        return json.loads(self.study.model_dump_json(exclude=exclude))

@@ -139,7 +139,7 @@ def import_block(
     """
     torch.set_num_threads(spec["threads"])
     shutil.rmtree(folder / "weights", ignore_errors=True)
-    history, trainer = [], None
+    history, checksums, trainer = [], {}, None
     with progress(len(files), f"reading weights of {spec['recipe']}", "file") as bar:
         for seed in spec["seeds"]:
             trainer = Trainer(spec, dataset, [seed], device, folder, layers=layers)
@@ -150,7 +150,8 @@ def import_block(
                 state = fitted(read_state(path), wanted, path)
                 trainer.network.load_state_dict(state)
                 kept = {name: tensor[0] for name, tensor in state.items()}
-                write_tensors(folder / "weights" / step_file(seed, saved["step"]), kept)
+                name = step_file(seed, saved["step"])
+                checksums[name] = write_tensors(folder / "weights" / name, kept)
                 when = {"step": saved["step"], "epoch": saved["epoch"], "learning_rate": float("nan")}
                 try:
                     history += [row | when for row in trainer.evaluate(saved["step"])]
@@ -161,6 +162,5 @@ def import_block(
     of_first = [saved for saved in spec["weights"] if saved["seed"] == spec["seeds"][0]]
     steps, epochs = ([saved[key] for saved in of_first] for key in ("step", "epoch"))
     converged = dict.fromkeys(spec["seeds"])
-    return TrainedRun(
-        folder / "weights", history, facts_of(spec, steps, epochs, converged, trainer.network.n_parameters, device)
-    )
+    facts = facts_of(spec, steps, epochs, converged, trainer.network.n_parameters, device)
+    return TrainedRun(folder / "weights", history, facts, checksums)

@@ -25,8 +25,11 @@ from tqdm import tqdm
 from featurespace.checksums import note_checksums
 from featurespace.cluster import mark_as_own
 from featurespace.errors import FeaturespaceError
+from featurespace.files import STARTED_BY, has_ended, this_process
 
 LOG_INTERVAL = 10.0  # seconds between two progress lines in a log
+PROCESS_LINE = "process "  # how the first record of a log begins, before the name of the process that writes it
+QUIET = "FEATURESPACE_QUIET"  # set where something else draws on the terminal, and shows the logs of jobs that fail
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
@@ -116,7 +119,7 @@ def _fail(line: str, error: BaseException, log: Path | None) -> None:
         if isinstance(handler, _StderrHandler) and log:
             handler.setLevel(logging.CRITICAL)
     logger.error("%s", line, exc_info=error)
-    if log:
+    if log and QUIET not in os.environ:
         print(line, file=sys.stderr)
     sys.exit(1)
 
@@ -135,7 +138,9 @@ class _StderrHandler(logging.Handler):
 def _start_logging(log: Path | None) -> None:
     # A log that cannot be written (the disk is full) must not bury the one line that says so.
     logging.raiseExceptions = False
-    handlers: list[logging.Handler] = [_StderrHandler()]
+    handlers: list[logging.Handler] = [
+        _StderrHandler(logging.CRITICAL if log and QUIET in os.environ else logging.NOTSET)
+    ]
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
@@ -146,6 +151,8 @@ def _start_logging(log: Path | None) -> None:
         force=True,
     )
     logging.captureWarnings(True)
+    # Whoever reads the log can tell a job that is at work from one that was killed.
+    logger.info("%s%s", PROCESS_LINE, this_process(), extra={"log_only": True})
 
 
 # --- progress -------------------------------------------------------------------------------------
@@ -180,7 +187,7 @@ def progress(items: Iterable[Any] | int, description: str, unit: str = "it") -> 
     """
     settings: dict[str, Any] = {"total": items} if isinstance(items, int) else {"iterable": items}
     settings |= {"desc": description, "unit": unit, "dynamic_ncols": True}
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and QUIET not in os.environ:
         return tqdm(**settings)
     return _LoggedProgress(
         **settings,
@@ -198,7 +205,8 @@ def _die_with_snakemake() -> None:
     """Arrange that this process is killed as soon as a Snakemake above it, or its direct parent, ends.
 
     Between the two stands a shell, so the kernel's parent-death signal alone does not tell that Snakemake is
-    gone: a thread watches every Snakemake among the ancestors (some jobs are started through a second one). The
+    gone: a thread watches every Snakemake among the ancestors (some jobs are started through a second one). One that
+    died while this process was starting is no ancestor any more: the rules' environment names it. The
     signal is SIGKILL because nothing needs tidying: drafts are cleared by the next writer, and kept steps are whole.
     """
     if sys.platform != "linux":
@@ -212,7 +220,12 @@ def _die_with_snakemake() -> None:
         except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGKILL)
         except OSError:  # a kernel before 5.3: what remains is the signal when the direct parent ends
-            return
+            ancestors = []
+            break
+
+    # Last, so that there is no moment in between at which nobody would notice.
+    if has_ended(os.environ.get(STARTED_BY, "")):
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def wait() -> None:
         watched.poll()

@@ -265,6 +265,8 @@ class Stack:
         The last kept step: the end of training, or where every seed had converged.
     converged
         Of each seed, whether its training loss fell below `stop_loss`; None where nothing was asked.
+    checksums
+        {file: SHA-256}, in hex, of the weights that it kept.
     """
 
     seeds: list[int]
@@ -272,6 +274,7 @@ class Stack:
     end: int
     converged: list[bool | None]
     n_parameters: int
+    checksums: dict[str, str]
 
 
 class Trainer:
@@ -704,7 +707,7 @@ class Trainer:
                 bool(frozen) or row["train_loss"] < self.stop_loss
                 for frozen, row in zip(self.frozen.tolist(), last, strict=True)
             ]
-        return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters)
+        return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters, self.checksums)
 
 
 def _checksum(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -736,11 +739,14 @@ class TrainedRun:
         One row a seed and kept step, with the columns HISTORY_COLUMNS.
     facts
         What `weights.json` says of the run, apart from checksums. Nothing in it depends on the hour or the speed.
+    checksums
+        {file: SHA-256}, in hex, of the kept weights as they were written.
     """
 
     weights: Path
     history: list[dict[str, Any]]
     facts: dict[str, Any]
+    checksums: dict[str, str]
 
 
 def resume_folder(parent: Path, **what: Any) -> Path:
@@ -807,7 +813,8 @@ def train_block(
     converged = {seed: known for stack in stacks for seed, known in zip(stack.seeds, stack.converged, strict=True)}
     epochs = [timetable.epoch(step) for step in steps]
     facts = facts_of(spec, steps, epochs, converged, stacks[0].n_parameters, device)
-    return TrainedRun(folder / "weights", history, facts)
+    checksums = {name: value for stack in stacks for name, value in stack.checksums.items()}
+    return TrainedRun(folder / "weights", history, facts, checksums)
 
 
 def facts_of(
@@ -821,6 +828,7 @@ def facts_of(
     """Return what `weights.json` says of a block of seeds, all at the same steps, apart from checksums."""
     return {
         "recipe": spec["recipe"],
+        "block": spec["block"],
         "seeds": list(spec["seeds"]),
         "steps": {str(seed): list(steps) for seed in spec["seeds"]},
         "epochs": {str(seed): list(epochs) for seed in spec["seeds"]},
@@ -839,9 +847,11 @@ def _fill_up(weights: Path, stack: Stack, steps: Sequence[int], timetable: Timet
         if step > stack.end:
             for seed, row in last.items():
                 shutil.copyfile(weights / step_file(seed, stack.end), weights / step_file(seed, step))
+                stack.checksums[step_file(seed, step)] = stack.checksums[step_file(seed, stack.end)]
                 when = {"step": step, "epoch": timetable.epoch(step), "learning_rate": timetable.rate(step)}
                 stack.rows.append(row | when)
     if stack.end not in steps:
         for seed in stack.seeds:
             (weights / step_file(seed, stack.end)).unlink()
+            del stack.checksums[step_file(seed, stack.end)]
         stack.rows = [row for row in stack.rows if row["step"] != stack.end]

@@ -182,6 +182,13 @@ def test_jobs_of_a_snakemake_that_was_killed_are_waited_for(slurm, tmp_path, rec
     wait_for(lambda: any(run.glob(".resume-*/state-*")))
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert "has ended" in workflow.ask_status()
+    training = workflow.states()["train_run/mlp/block-0"]
+    assert training["state"] == "running"
+    assert training["where"].endswith(f"SLURM job {jobs(slurm, workflow, 'jobid')[-1][0]}")
+    tidied = workflow.snakemake("clean_resume")
+    assert "is kept: " in tidied.stderr, tidied.stderr
+    assert any(run.glob(".resume-*/state-*"))
 
     assert workflow.snakemake("--unlock").returncode == 0
     finish(submit(workflow, slurm, weights))

@@ -80,7 +80,7 @@ BROKEN = [
     ("recipes.mlp.schedule.stop_loss", 0.1, "recipes.mlp.schedule.stop_loss", "full batch"),
     ("recipes.seen.schedule", {"epochs": 1}, "recipes.seen.task", "untrained"),
     ("recipes", {}, "recipes", "empty"),
-    ("recipes", DELETE, "recipes", "missing"),
+    ("recipes", DELETE, "recipes", "empty"),
     ("recipes.a b", {}, "recipes.a b", "no name"),
     ("recipes.own", STUDY["recipes"]["seen"], "recipes.own", "choose another"),
     ("recipes.data", STUDY["recipes"]["seen"], "recipes.data", "choose another"),

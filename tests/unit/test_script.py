@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from featurespace import script
+from featurespace import files, script
 from featurespace.script import progress
 
 SCRIPTS = Path(script.__file__).parents[1]
@@ -99,6 +99,21 @@ def test_an_unexplained_failure_is_one_line_that_names_the_log(tmp_path):
         "featurespace: unexpected error: ZeroDivisionError: division by zero; see logs/deep/rule.log\n"
     )
     assert "Traceback" in log_of(tmp_path)
+
+
+def test_a_job_leaves_a_terminal_alone_on_which_something_else_draws(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "FEATURESPACE_QUIET", "1")
+    result = run_job(tmp_path, 'logging.getLogger("x").warning("odd")\nraise FeaturespaceError("no")')
+    assert result.returncode == 1
+    assert result.stderr == ""
+    assert "odd" in log_of(tmp_path)
+    assert "featurespace: no" in log_of(tmp_path)
+
+
+def test_the_log_alone_begins_with_the_process_that_writes_it(tmp_path):
+    result = run_job(tmp_path, "pass")
+    assert result.stderr == ""
+    assert re.match(r"\S+ \S+ INFO featurespace\.script: process .+-\d+-\d+\n", log_of(tmp_path))
 
 
 def test_an_interrupt_is_one_line(tmp_path):
@@ -294,3 +309,17 @@ def test_under_the_real_snakemake(tmp_path):
         write_job(tmp_path, SLEEP, REAL_PREAMBLE)
         pid = start_and_kill(tmp_path, command)
         wait_for(lambda: not is_alive(pid), "the job has died", seconds=5)
+
+
+@on_linux
+def test_a_process_that_has_ended_is_told_from_one_that_has_not(monkeypatch):
+    mine = files.this_process()
+    assert not files.has_ended(mine)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    host, pid, start = mine.rsplit("-", 2)
+    assert files.has_ended(f"{host}-{gone.pid}-{start}")
+    assert files.has_ended(f"{host}-{pid}-{int(start) - 1}")  # its pid is another process's now
+    assert not files.has_ended(f"elsewhere-{gone.pid}-{start}")
+    assert not files.has_ended("")
+    assert files.has_ended(f"{host}-{gone.pid}-{start}-job7")

@@ -3,6 +3,7 @@
 import copy
 import csv
 import io
+import json
 import multiprocessing
 import os
 import re
@@ -164,18 +165,42 @@ class Workflow:
         done = self.snakemake(*arguments)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
 
-    def pending(self) -> set[str]:
-        """Name the jobs that would run now: the rule, then what it is for."""
+    def ask_status(self, *options: str) -> str:
+        """Ask how far the study is."""
+        command = [sys.executable, "-m", "featurespace.status", "--configfile", *self.study_files, *options]
+        environment = os.environ | {"PYTHONPATH": "scripts"}
+        asked = subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return asked.stdout + asked.stderr
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Ask how far the study is, and map its jobs to what is said of them."""
+        return {job["job"]: job for job in json.loads(self.ask_status("--json"))["jobs"]}
+
+    def ask(self, *arguments: str) -> tuple[int, str, str]:
+        """Run the real Snakemake where it is to look and not to make anything: quicker, in a fork.
+
+        Returns
+        -------
+        status, stdout, stderr
+        """
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder) / "out", Path(folder) / "err"
-            arguments = ["--detailed-summary", "--configfile", *self.study_files]
-            fork = _FORKS.Process(target=_snakemake_in_fork, args=(self.root, arguments, out, err))
+            arguments = (*arguments, "--configfile", *self.study_files)
+            fork = _FORKS.Process(target=_snakemake_in_fork, args=(self.root, list(arguments), out, err))
             fork.start()
             fork.join(timeout=600)
-            assert fork.exitcode == 0, out.read_text() + err.read_text()
-            table = list(csv.DictReader(io.StringIO(out.read_text()), delimiter="\t"))
+            assert fork.exitcode is not None
+            return fork.exitcode, out.read_text(), err.read_text()
+
+    def pending(self, *targets: str) -> set[str]:
+        """Name the jobs that would run now, for all or for some targets: the rule, then what it is for."""
+        status, table, said = self.ask(*targets, "--detailed-summary")
+        assert status == 0, table + said
+        rows = list(csv.DictReader(io.StringIO(table), delimiter="\t"))
         prefix = f"results/{self.study['study']}/"
-        return {job_of(row["output_file"].removeprefix(prefix)) for row in table if row["plan"] != "no update"}
+        return {job_of(row["output_file"].removeprefix(prefix)) for row in rows if row["plan"] != "no update"}
 
 
 def _snakemake_in_fork(root: Path, arguments: list[str], out: Path, err: Path) -> None:
@@ -197,6 +222,8 @@ MAKERS = {
     r"runs/(saved/block-\d+)/(weights|weights\.json|history\.csv)": r"import_weights/\1",
     r"runs/([\w-]+/block-\d+)/features\.(zarr|json)": r"dump_features/\1",
     r"runs/([\w-]+/block-\d+)/ends\.(zarr|json)": r"dump_ends/\1",
+    r"datasets/(photos|threes|table)/dataset\.(zarr|json)": r"import_dataset/\1",
+    r"runs/((?:elsewhere|random|same)/block-\d+)/(features|ends)\.(zarr|json)": r"import_features/\1",
     r"runs/(chance/block-\d+)/(features|ends)\.(zarr|json)": r"draw_noise/\1",
     r"runs/([\w-]+/block-\d+)/probe\.csv": r"probe_run/\1",
     r"(.*)/spectra\.(zarr|json|csv)": r"decompose_features/\1",
@@ -216,9 +243,31 @@ MAKERS = {
     r"tables/claims\.csv": "test_claims",
     r"figures/(\w+)\.(svg|png|csv)": r"plot_\1",
     r"data/([\w-]+)/retrieved\.json": r"retrieve_dataset/\1",
+    r"(.*)/own_measures\.csv": r"measure_own/\1",
+    r"tables/own_measures\.csv": "tabulate_own",
+    r"figures/(participation)\.(svg|png|csv)": r"plot_own/\1",
     r"report\.html": "write_report",
     r"study\.yaml": "write_study",
 }
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """List the blocks of code of a page of the docs: their language and what is in them."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def follow_page(workflow: Workflow, page: str) -> None:
+    """Do what a page says: write its Python files beside the study file, and add its YAML to the study."""
+    study = copy.deepcopy(workflow.study)
+    for language, code in blocks_of(page):
+        if language == "python":
+            match = re.match(r"# (\S+\.py)\n", code)
+            assert match, code
+            (workflow.root / match[1]).write_text(code)
+        elif language == "yaml":
+            for key, section in yaml.safe_load(code).items():
+                study[key] = {**study.get(key, {}), **section}
+    workflow.write_study(study)
 
 
 def job_of(path: str) -> str:
