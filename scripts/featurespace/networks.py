@@ -613,8 +613,13 @@ class OwnNetwork(Network):
         The inputs are (B, d), the layer is as its module gives it. None if there is no such dense layer.
         """
         read: list[tuple[str, Tensor, Tensor]] = []
+
+        def note(path: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if inputs:  # else it was called by keyword
+                read.append((path, inputs[0], output))
+
         hooks = [
-            part.register_forward_hook(lambda _, inputs, output, path=path: read.append((path, inputs[0], output)))
+            part.register_forward_hook(lambda _, inputs, output, path=path: note(path, inputs, output))
             for path, part in self.module.named_modules()
             if path and isinstance(part, nn.Linear)
         ]

@@ -111,8 +111,14 @@ class Plan:
         """The layers, by path or glob, of the recipes whose networks are built elsewhere."""
         return {name: self.layers(name) for name in self.recipes if self._is_built_elsewhere(name)}
 
+    @cached_property
+    def _built_elsewhere(self) -> frozenset[str]:
+        models = {name: recipe.model.model_dump() for name, recipe in self.study.all_recipes.items()}
+        return frozenset(name for name, model in models.items() if architectures.is_own(model))
+
     def _is_built_elsewhere(self, recipe: str) -> bool:
-        return architectures.is_own(self.recipe(recipe).model.model_dump())
+        """Say whether the network of a recipe is built elsewhere, and its layers are paths of modules."""
+        return recipe in self._built_elsewhere
 
     @cached_property
     def imported_recipes(self) -> list[str]:

@@ -139,3 +139,8 @@ def fails() -> nn.Module:
 def random_width() -> nn.Module:
     """Return another network at each call."""
     return dense(width=int(torch.randint(2, 1000, ())))
+
+
+def lazy(num_classes: int) -> nn.Module:
+    """Leave the number of inputs to the first samples."""
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(6), nn.ReLU(), nn.Linear(6, num_classes))

@@ -274,7 +274,7 @@ def test_images_of_the_least_side_pass_and_smaller_ones_are_refused(model):
 @pytest.mark.parametrize("kind", DEEP_KINDS)
 def test_rows_are_refused(kind):
     with pytest.raises(FeaturespaceError, match=f"{kind} needs images"):
-        build_network({"kind": kind}, (50,), 3, 1)
+        build_network({"kind": kind, "name": "resnet18"}, (50,), 3, 1)
 
 
 # --- one seed ---------------------------------------------------------------------------------------------------------

@@ -473,3 +473,29 @@ def test_a_network_on_another_precision_has_all_of_it():
     assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float64}
     assert not network.requires_grad_(True).state_dict(keep_vars=True)["fixed"].requires_grad
     assert training.FORWARD not in (training.INIT, training.ORDER, training.EVALUATION_ORDER)
+
+
+def test_a_network_may_leave_its_sizes_to_the_first_samples():
+    states = [network_of(own("lazy")).state_dict() for _ in range(2)]
+    assert states[0]["1.weight"].shape == (1, 6, 64)
+    assert torch.equal(states[0]["1.weight"], states[1]["1.weight"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["Tokens", "Recurrent", "Convolutional", "Counter"])
+def test_a_gpu_trains_the_same_network(dataset, tmp_path, name):
+    spec = recipe(own(name), dtype="float64")
+    runs = [train_block(spec, dataset, torch.device(where), tmp_path / where) for where in ("cpu", "cuda")]
+    for before, after in zip(runs[0].history, runs[1].history, strict=True):
+        for key in ("train_loss", "test_loss", "weight_norm"):
+            assert after[key] == pytest.approx(before[key], rel=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_is_drawn_on_a_gpu_is_the_step_s_too(dataset, tmp_path):
+    spec = recipe(own("Tokens", dropout=0.5))
+    runs = [train_block(spec, dataset, torch.device("cuda"), tmp_path / name) for name in ("a", "b")]
+    for key in ("train_loss", "weight_norm"):
+        assert [row[key] for row in runs[0].history] == pytest.approx([row[key] for row in runs[1].history], rel=1e-4)

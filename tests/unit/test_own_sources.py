@@ -217,7 +217,11 @@ BROKEN = [
     ("datasets.photos.folder", "pca", "datasets.photos.folder: pca: there is no image in it"),
     ("datasets.table.file", "photos", "datasets.table.file: photos is neither a Zarr store nor"),
     ("datasets.table.file", "pca", "datasets.table.file: pca: array 'one' is not known"),
-    ("datasets.made.function", "nowhere.data:load", "datasets.made.function: no module 'nowhere.data': it is looked for in"),
+    (
+        "datasets.made.function",
+        "nowhere.data:load",
+        "datasets.made.function: no module 'nowhere.data': it is looked for in",
+    ),
     ("datasets.made.files", ["nowhere"], "datasets.made.files.0: nowhere cannot be read"),
     ("features.pca.source", "nowhere.npz", "features.pca.source: nowhere.npz cannot be read"),
     ("features.pca.source", "photos", "features.pca.source: photos is neither"),

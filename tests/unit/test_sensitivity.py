@@ -324,6 +324,7 @@ def write_stores(folder, name, matrices, layers, labels):
             writer.write(layers[-1], 0, j, 0, matrix)
     write_digest(folder / "ends.zarr", folder / "ends.json")
     with store_draft(folder / "spectra.zarr") as draft:
+        write_group(draft, "", xr.Dataset(attrs={"layers": layers}))
         for depth, layer in enumerate(layers, start=1):
             columns = matrices.shape[2] * depth // len(layers)
             vectors = np.stack([p_vectors(matrix[:N, :columns]) for matrix in matrices])
@@ -351,8 +352,6 @@ def test_the_script_reads_ends_and_spectra(digits, tmp_path):
             "task": "classify",
             "kind": "mlp",
             "model": {"kind": "mlp", "widths": len(own)},
-            "layers": own,
-            "feature_layer": own[-1],
         }
         for name, own in layers.items()
     ]

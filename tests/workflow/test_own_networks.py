@@ -157,7 +157,7 @@ def test_saved_weights_are_seen_as_they_would_be_elsewhere(mine):
     np.testing.assert_allclose(store["2.0"].values[0, 1], block.numpy(), rtol=1e-5, atol=1e-5)
     history = rows(results / "runs/saved/block-0/history.csv")
     assert [(row["step"], row["epoch"], row["learning_rate"]) for row in history] == [
-        ("0", "0.0", ""),
+        ("0", "0", ""),
         ("30", "1.5", ""),
     ]
 
