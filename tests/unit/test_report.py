@@ -127,6 +127,7 @@ def test_only_the_pages_own_script_may_run(made: Made, tables: dict[str, pd.Data
     page.feed(text)
     assert page.open == [] and len(set(page.ids)) == len(page.ids)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert "tables/angle_dynamics.csv" in page.links and "<pre>c --force r/report.html</pre>" in text
 
 
 def test_every_figure_names_its_data_and_its_command(made: Made, tables: dict[str, pd.DataFrame]) -> None:
