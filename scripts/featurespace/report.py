@@ -483,10 +483,6 @@ def answer_lines(
         by_ledger = claims.groupby("ledger", sort=False)
         counted = [_verdict_counts(part, headings_of(str(name)).title) for name, part in by_ledger]
         lines.append({"lead": "Claims", "text": " ".join(counted), "figure": ""})
-    leads = {"raw": "With the mean (raw)", "centred": "Without the mean (centred)"}
-    for centring in CENTRINGS:
-        texts = {name: text for name in datasets if (text := _closeness(rows[name], centring, tables, recipes, name))}
-        lines.append({"lead": leads[centring], "text": said(texts), "figure": "angle_matrix"})
     texts = {name: text for name in datasets if (text := _compression(tables.get("layers"), recipes, name))}
     layered = {"lead": "Layer by layer", "text": said(texts), "figure": "layers"}
     texts = {name: f"at the first kept step {_both(row)}" for name in datasets if (row := rows[name].get("start"))}
@@ -497,9 +493,16 @@ def answer_lines(
         if (sentences := _run_sentences(runs, recipes, name))
     }
     learned = {"lead": "Training", "text": said(texts), "figure": "training"}
-    # a line about the layers rather than a third one about angles
+    if lines and layered["text"]:
+        # one line of angles, to leave room for the layers
+        texts = {name: text for name in datasets if (text := _closeness_both(rows[name]))}
+        lines.append({"lead": "With and without the mean", "text": said(texts), "figure": "angle_matrix"})
+    else:
+        leads = {"raw": "With the mean (raw)", "centred": "Without the mean (centred)"}
+        for c, lead in leads.items():
+            texts = {name: text for name in datasets if (text := _closeness(rows[name], c, tables, recipes, name))}
+            lines.append({"lead": lead, "text": said(texts), "figure": "angle_matrix"})
     lines = [line for line in lines if line["text"]]
-    lines = lines[: LINES - 1 if layered["text"] else LINES]
     lines += [line for line in (layered, started, learned) if line["text"]]
     return lines[:LINES]
 
@@ -514,6 +517,19 @@ def _verdict_counts(claims: pd.DataFrame, title: str) -> str:
     return f"{title}: of {len(tested)} tests, {', '.join(f'{n} {verdict}' for verdict, n in counts.items() if n)}."
 
 
+def _compared(rows: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """Choose which networks the answer compares: those of different recipes, else those of different seeds."""
+    if "recipes" in rows:
+        return "recipes", "two different trained recipes"
+    return "seeds", "two seeds of a trained recipe"
+
+
+def _closeness_both(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say how far trained networks end apart, raw and centred, each beside its null."""
+    key, what = _compared(rows)
+    return f"{what} end {_both(rows[key])} apart" if key in rows else ""
+
+
 def _closeness(
     rows: Mapping[str, Mapping[str, Any]],
     centring: str,
@@ -522,11 +538,10 @@ def _closeness(
     dataset: str,
 ) -> str:
     """Say how far trained networks end apart in one centring, beside the null and networks that were not trained."""
-    key = "recipes" if "recipes" in rows else "seeds"
+    key, what = _compared(rows)
     spread = rows[key][centring] if key in rows else None
     if spread is None:
         return ""
-    what = "two different trained recipes" if key == "recipes" else "two seeds of a trained recipe"
     null = "" if np.isnan(spread["null"]) else f" (permutation null {degrees(spread['null'])})"
     text = f"{what} end {degrees(spread['mean'])} apart{null}"
     still = rows["untrained"][centring] if "untrained" in rows else None
@@ -658,7 +673,7 @@ NAMED = 8  # failed claims that are named at the top
 FIRST = {
     "Q": "To settle first: does one convention, raw or centred, give both the start and the end that are published?"
 }
-OPEN_ROWS = ("Q", "P3", "P4", "T1", "T3", "T7")  # shown without a click
+OPEN_ROWS = ("Q",)  # shown without a click: what has to be settled first
 
 
 def number(value: Any) -> str:

@@ -127,6 +127,7 @@ def test_only_the_pages_own_script_may_run(made: Made, tables: dict[str, pd.Data
     page.feed(text)
     assert page.open == [] and len(set(page.ids)) == len(page.ids)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert "tables/angle_dynamics.csv" in page.links and "<pre>c --force r/report.html</pre>" in text
 
 
 def test_every_figure_names_its_data_and_its_command(made: Made, tables: dict[str, pd.DataFrame]) -> None:
@@ -232,7 +233,8 @@ def test_the_answer_begins_with_the_claims_and_still_speaks_of_layers(
     made: Made, tables: dict[str, pd.DataFrame]
 ) -> None:
     lines = answer_lines(tables, made.runs, claims_table(), made.spec["recipes"])
-    assert [line["lead"] for line in lines] == ["Claims", "With the mean (raw)", "Layer by layer"]
+    assert [line["lead"] for line in lines] == ["Claims", "With and without the mean", "Layer by layer"]
+    assert "° raw (permutation null" in lines[1]["text"] and "° centred (permutation null" in lines[1]["text"]
     assert lines[0]["text"] == "The P-vectors paper: of 1 tests, 1 explained by the mean."
     page = html_of(made, tables, claims_table())
     assert "The answer in three lines" in page and '(<a href="#claims">the ledger</a>)' in page

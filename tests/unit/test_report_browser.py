@@ -21,6 +21,7 @@ QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component
 VIEWS = ("matrix", "curves", "spectra", "layers")
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg' width='540' height='300'><rect width='540' height='9'/></svg>"
+OF_TINY = pytest.param("tiny_page", marks=pytest.mark.workflow)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)")
 
@@ -178,7 +179,7 @@ LOW_CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["made_page", "tiny_page"])
+@pytest.mark.parametrize("name", ["made_page", OF_TINY])
 def test_all_text_stands_out_in_light_and_in_dark(
     name: str, scheme: str, visit: Callable[..., Page], request: pytest.FixtureRequest
 ) -> None:
@@ -193,7 +194,7 @@ def test_all_text_stands_out_in_light_and_in_dark(
         assert seen["found"] == [], view
 
 
-@pytest.mark.parametrize("name", ["made_page", "many_page", "tiny_page"])
+@pytest.mark.parametrize("name", ["made_page", "many_page", OF_TINY])
 def test_a_phone_need_not_scroll_sideways(
     name: str, visit: Callable[..., Page], request: pytest.FixtureRequest
 ) -> None:
