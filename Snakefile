@@ -50,6 +50,7 @@ include: "rules/comparison.smk"
 include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/docs.smk"
 include: "rules/own.smk"
 include: "rules/targets.smk"
 

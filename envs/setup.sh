@@ -60,4 +60,5 @@ echo "featurespace: installing into .venv (several GB the first time) ..."
 # Compiled once here, or else in every one of a study's jobs.
 quietly env VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv pip sync --require-hashes --compile-bytecode \
     envs/requirements.lock || explain "the packages could not be installed; see above, and try again"
+.venv/bin/python envs/link_library.py
 echo "$digest" >"$stamp"

@@ -7,7 +7,12 @@ rule test_claims:
     input:
         **evidence(),
     output:
-        table="<results>/tables/claims.csv",
+        table=report(
+            "<results>/tables/claims.csv",
+            caption="../report/claims.rst",
+            category="Tables",
+            labels=labels_of("claims", "Table"),
+        ),
     log:
         "<logs>/test_claims.log",
     benchmark:

@@ -10,11 +10,16 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from featurespace.closure import CodeIndex
+from featurespace.closure import CodeIndex, OwnCode
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
+from featurespace.files import STARTED_BY, this_process
 from featurespace.own_code import find_own_figure, own_measures_code
+from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
+
+# A job that is still starting when this Snakemake is killed has no other way to know of it.
+os.environ[STARTED_BY] = this_process()
 
 # The graph of a thousand runs' jobs is millions of objects that live to the end: looking for garbage among them, again
 # and again, takes an eighth of the time to build it.
@@ -30,13 +35,22 @@ if len(study_files) > 1:
     # Snakemake has merged them, and a target written after --configfile counts as one.
     sys.exit(f"featurespace: one study at a time, not {study_name}; write targets before --configfile, or after --")
 
+# Where a study's own modules are looked for, before what is installed. Not in a rule's parameters: another folder of the
+# same code changes nothing.
+SCRIPTS = Path(workflow.basedir) / "scripts"
+MODULE_PATH = [os.path.abspath(folder) for folder in places_of_modules(study_files)]
+MODULE_PATH = [folder for folder in dict.fromkeys(MODULE_PATH) if folder != str(SCRIPTS)]
+OWN_CODE = OwnCode([*map(Path, MODULE_PATH), SCRIPTS])
+
 try:
     STUDY = parse_study(config, study_name)
+    SOURCES = OwnSources(STUDY, look=workflow.is_main_process, places=MODULE_PATH)
     # A compute node need not see what the login node downloads from, nor read the study file once more.
     if workflow.is_main_process:
         for path in study_files or ["config.yaml"]:
             refuse_repeated_keys(path)
         check_sources(STUDY, study_name)
+        SOURCES.check(study_name)
 except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
     sys.exit(f"featurespace: {error}")
@@ -45,20 +59,18 @@ if "rich" in workflow.output_settings.log_handler_settings:
     # what jobs say of themselves would break through its live view; it shows the logs of those that fail
     os.environ.update(FEATURESPACE_QUIET="1")
 
-PLAN = Plan(STUDY)
-SCRIPTS = Path(workflow.basedir) / "scripts"
+PLAN = Plan(STUDY, SOURCES)
 CODE = CodeIndex(SCRIPTS)
 
-# Where modules and scripts of the user's own are: beside the study file, in the working directory, where PYTHONPATH says.
-MODULE_PATH = dict.fromkeys(
-    Path(folder).absolute()
-    for folder in [
-        *(Path(path).parent for path in study_files),
-        ".",
-        *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)),
-    ]
-)
-config["module_path"] = [str(folder) for folder in MODULE_PATH if folder != SCRIPTS]
+OWN_FILES = {}
+for name, factory in PLAN.factories.items():
+    try:
+        OWN_FILES[name] = OWN_CODE.of_function(factory)
+    except FeaturespaceError as error:
+        sys.exit(f"featurespace: {study_name}: recipes.{name}.model.factory: {error}")
+
+# What jobs have to know, and what makes no result stale: where own modules are, and layers to look for before training.
+config |= {"module_path": MODULE_PATH if PLAN.names_own_code else [], "tapped_layers": PLAN.tapped_layers}
 
 # How this study is run, for the report to say: the same wherever the project's directory is.
 command_files = [path if not path.startswith("..") else Path(path).name for path in study_files]
@@ -67,10 +79,9 @@ COMMAND = " ".join([".venv/bin/snakemake", *(["--configfile", *command_files] if
 CAPTIONS = {name: (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8") for name in STUDY.figures}
 
 try:
-    OWN_MEASURES = own_measures_code(STUDY.analysis.measures.own, list(MODULE_PATH), SCRIPTS)
+    OWN_MEASURES = own_measures_code(STUDY.analysis.measures.own, OWN_CODE)
     OWN_FIGURES = {
-        name: find_own_figure(name, figure.script, list(MODULE_PATH), SCRIPTS)
-        for name, figure in STUDY.own_figures.items()
+        name: find_own_figure(name, figure.script, MODULE_PATH, OWN_CODE) for name, figure in STUDY.own_figures.items()
     }
 except FeaturespaceError as error:
     sys.exit(f"featurespace: {study_name}: {error}")
@@ -79,9 +90,22 @@ except FeaturespaceError as error:
 CAPTIONS |= {name: STUDY.own_figures[name].caption or found.caption for name, found in OWN_FIGURES.items()}
 config["own_captions"] = {name: CAPTIONS[name] for name in OWN_FIGURES}
 
+
+def labels_of(name, kind="Figure"):
+    """Return what Snakemake's own report lists a file under: the words in bold that its caption begins with."""
+    caption = (Path(workflow.basedir) / "report" / f"{name}.rst").read_text("utf-8")
+    return {kind: caption.removeprefix("**").partition("**")[0].rstrip(".")}
+
+
 # What is kept, or deleted as soon as everything that reads it has run. What is small and cheap is always kept: to make
 # it again would make again everything below.
 features_store = directory if STUDY.keep_features else lambda path: temp(directory(path))
+
+
+def code_of_run(script):
+    """Digest a script as `code_of`, and with it what builds the network of a recipe, if that is the user's own."""
+    code = code_of(script)
+    return of_wildcards(lambda w: code | {"own": OWN_FILES[w.recipe]} if w.recipe in OWN_FILES else code)
 
 
 def code_of(script, *data_files):
@@ -92,10 +116,20 @@ def code_of(script, *data_files):
         sys.exit(f"featurespace: {error}")
 
 
-# Recipes whose features are drawn at random have no networks, so that other rules make their stores.
-is_noise = "|".join(re.escape(name) for name in PLAN.noise_recipes) or "(?!)"
-NETWORK_RECIPE = rf"(?!(?:{is_noise})/){NAME}"
-NOISE_RECIPE = is_noise
+def any_of(names):
+    """Write a regular expression for some names; for none, one that nothing matches."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+# Features that are drawn at random, or were made elsewhere, have no networks, so that other rules make their stores; nor
+# are those networks trained whose weights were saved elsewhere.
+NOISE_RECIPE = any_of(PLAN.noise_recipes)
+IMPORTED_RECIPE = any_of(PLAN.imported_recipes)
+SAVED_RECIPE = any_of(PLAN.saved_recipes)
+NETWORK_RECIPE = rf"(?!(?:{NOISE_RECIPE}|{IMPORTED_RECIPE})/){NAME}"
+TRAINED_RECIPE = rf"(?!(?:{NOISE_RECIPE}|{IMPORTED_RECIPE}|{SAVED_RECIPE})/){NAME}"
+OWN_DATASET = any_of(name for name in STUDY.datasets if PLAN.is_own(name))
+OTHER_DATASET = rf"(?!(?:{OWN_DATASET})/){NAME}"
 
 
 def of_runs(name, recipes=None):

@@ -1,4 +1,5 @@
-# Requires: a network connection, or a data set's `source`, for the published data sets; nothing for the others.
+# Requires: a network connection, or a data set's `source`, for the published data sets; a user's own files, which are
+# no declared inputs (a digest of what they hold is a parameter: of 100,000 images, only new ones are read for it).
 # Makes: data/<kind>/ (the published files, shared by all studies) and datasets/<dataset>/dataset.zarr.
 
 
@@ -36,6 +37,8 @@ rule prepare_dataset:
         "<logs>/prepare_dataset/{dataset}.log",
     benchmark:
         "<benchmarks>/prepare_dataset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=OTHER_DATASET,
     conda:
         "../envs/featurespace.yaml"
     resources:
@@ -48,3 +51,28 @@ rule prepare_dataset:
         "Preparing data set {wildcards.dataset}"
     script:
         "../scripts/prepare_dataset.py"
+
+
+rule import_dataset:
+    output:
+        store=directory("<results>/datasets/{dataset}/dataset.zarr"),
+        digest="<results>/datasets/{dataset}/dataset.json",
+    log:
+        "<logs>/import_dataset/{dataset}.log",
+    benchmark:
+        "<benchmarks>/import_dataset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=OWN_DATASET,
+    conda:
+        "../envs/featurespace.yaml"
+    threads: 4  # decode images; they change nothing
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        spec=lambda w: PLAN.import_dataset(w.dataset),
+        code=code_of("import_dataset.py"),
+    message:
+        "Importing data set {wildcards.dataset}"
+    script:
+        "../scripts/import_dataset.py"

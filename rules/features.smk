@@ -1,6 +1,7 @@
 # Requires: datasets/<dataset>/dataset.zarr, and for the runs their weights.
 # Makes: features.zarr for every run, and for every data set (its one layer is `input`); for the runs of the study's
-# own recipes also ends.zarr: the feature layer at the first and last step, on held-out samples too.
+# own recipes, and for features that were made elsewhere, also ends.zarr: the feature layer at the first and last step,
+# on held-out samples too.
 
 
 rule dump_inputs:
@@ -119,6 +120,35 @@ rule draw_noise:
         "Drawing features at random for {wildcards.recipe}, block {wildcards.block}"
     script:
         "../scripts/draw_noise.py"
+
+
+rule import_features:
+    input:
+        dataset=ancient(of_dataset("dataset.zarr")),
+        dataset_digest=of_dataset("dataset.json"),
+    output:
+        store=features_store("<results>/runs/{recipe}/block-{block}/features.zarr"),
+        digest="<results>/runs/{recipe}/block-{block}/features.json",
+        ends=features_store("<results>/runs/{recipe}/block-{block}/ends.zarr"),
+        ends_digest="<results>/runs/{recipe}/block-{block}/ends.json",
+    log:
+        "<logs>/import_features/{recipe}/block-{block}.log",
+    benchmark:
+        "<benchmarks>/import_features/{recipe}/block-{block}.tsv"
+    wildcard_constraints:
+        recipe=IMPORTED_RECIPE,
+    conda:
+        "../envs/featurespace.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        spec=of_run(PLAN.import_features),
+        code=code_of("import_features.py"),
+    message:
+        "Importing features of {wildcards.recipe}"
+    script:
+        "../scripts/import_features.py"
 
 
 rule probe_run:

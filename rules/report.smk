@@ -30,7 +30,12 @@ rule tabulate_runs:
         histories=of_runs("history.csv", PLAN.network_recipes),
         weights_digests=of_runs("weights.json", PLAN.network_recipes),
     output:
-        table="<results>/tables/runs.csv",
+        table=report(
+            "<results>/tables/runs.csv",
+            caption="../report/runs.rst",
+            category="Tables",
+            labels=labels_of("runs", "Table"),
+        ),
     log:
         "<logs>/tabulate_runs.log",
     benchmark:
@@ -58,6 +63,10 @@ rule write_report:
         claims="<results>/tables/claims.csv" if STUDY.ledgers else [],
         probes=of_runs("probe.csv", own(PLAN.network_recipes)) if "p-vectors" in STUDY.ledgers else [],
         study="<results>/study.yaml",
+        # what the interactive views show, where the study makes it
+        dynamics="<results>/tables/angle_dynamics.csv" if PLAN.compares_angles else [],
+        spectra=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes) if PLAN.decomposes else [],
+        layers=of_inputs("layers.csv") + of_runs("layers.csv", PLAN.own_recipes) if "layers" in STUDY.figures else [],
     output:
         report="<results>/report.html",
     log:
@@ -67,13 +76,13 @@ rule write_report:
     conda:
         "../envs/featurespace.yaml"
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         spec=PLAN.write_report(COMMAND),
         code=code_of(
             "write_report.py",
-            "featurespace/templates/report.html.j2",
+            *[f"featurespace/templates/report.{kind}" for kind in ("html.j2", "css", "js")],
             *[f"featurespace/decision_rules/{name}.yaml" for name in STUDY.ledgers],
         ),
         captions=CAPTIONS,

@@ -38,7 +38,8 @@ def networks_of(
         If ends and spectra are not over the same samples.
     """
     for store, (path, digest) in zip(ends, spectra, strict=True):
-        groups = {level: read_group(path, layer, digest) for level, layer in depth_levels(recipe["layers"]).items()}
+        layers = read_group(path, "", digest).attrs["layers"]
+        groups = {level: read_group(path, layer, digest) for level, layer in depth_levels(layers).items()}
         for group in groups.values():
             require_same_samples(store.attrs["sample_set_hash"], group.attrs["sample_hash"], str(store.path), path)
         deepest = groups["last"].attrs["depth"]
@@ -64,7 +65,8 @@ def assess_all(
         networks = [n for recipe in recipes for n in networks_of(recipe, ends[recipe["name"]], spectra[recipe["name"]])]
         if not networks:
             continue
-        store = ends[recipes[0]["name"]][0]
+        # of features that were made elsewhere there may be none for held-out samples
+        store = max((ends[recipe["name"]][0] for recipe in recipes), key=lambda store: store.n_samples)
         n = store.attrs["n_sample_set"]
         design = make_design(store.labels[:n], store.n_samples - n, spec["shares"], spec["seed"])
         n_reads = sum(len(network.stages) for network in networks)

@@ -3,7 +3,7 @@
 from featurespace.datasets import load_dataset
 from featurespace.device import lease_device
 from featurespace.ends import end_attributes, end_rows, first_and_last
-from featurespace.extraction import dump_run, layer_widths, store_attributes
+from featurespace.extraction import dump_run, layers_of, store_attributes
 from featurespace.script import script_edge
 from featurespace.stores import FeatureWriter, store_draft, write_digest
 from featurespace.weights import KeptWeights
@@ -15,16 +15,17 @@ if __name__ == "__main__":
         rows, n_sample_set = end_rows(dataset, job.params["sample_set"], job.params["held_out"])
         ids = dataset.sample_ids[rows]
         steps = first_and_last(weights.steps)
+        layers = layers_of(job.params, dataset)
         with store_draft(job.output.store) as draft:
             writer = FeatureWriter(
                 draft,
-                layers=layer_widths(job.params, dataset),
+                layers={name: layer.width for name, layer in layers.items()},
                 seeds=weights.seeds,
                 steps=steps,
                 epochs=first_and_last(weights.epochs),
                 sample_ids=ids,
                 labels=dataset.labels[rows],
-                attrs=store_attributes(job.params) | end_attributes(ids, n_sample_set),
+                attrs=store_attributes(job.params, layers) | end_attributes(ids, n_sample_set),
             )
             dump_run(job.params, dataset, rows, weights, steps, writer, device)
         write_digest(job.output.store, job.output.digest, writer.hashes)

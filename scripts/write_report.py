@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from featurespace import explorer
 from featurespace.files import write_text_atomically
 from featurespace.report import (
     ALTERNATIVES,
@@ -32,7 +33,7 @@ if __name__ == "__main__":
             FigureEntry(
                 name=name,
                 image=image_uri(Path(by_name["svg"][name]).read_bytes()),
-                alternative=ALTERNATIVES.get(name, name),
+                alternative=ALTERNATIVES.get(name, ""),
                 caption=caption_html(snakemake.params.captions[name]),
                 csv=str(by_name["csv"][name]),
                 csv_link=os.path.relpath(by_name["csv"][name], report.parent),
@@ -55,5 +56,11 @@ if __name__ == "__main__":
             timings(report.parent / "benchmarks", job.params["names"]),
             versions(),
             str(report.parent),
+            explorer.views(
+                job.params["recipes"],
+                read_table(job.input.dynamics) if job.input.dynamics else None,
+                read_tables(job.input.spectra) if job.input.spectra else None,
+                read_tables(job.input.layers) if job.input.layers else None,
+            ),
         )
         write_text_atomically(report, text)

@@ -5,6 +5,7 @@ themselves are in `networks` and `convnets`; tests hold the three to the same na
 """
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 DEEP_KINDS = ("resnet", "wide-resnet", "vgg", "densenet", "torchvision")
@@ -12,6 +13,34 @@ CONVOLUTIONAL_KINDS = ("cnn", "autoencoder", *DEEP_KINDS)
 HEADED_KINDS = ("mlp", "cnn", *DEEP_KINDS)  # a head, or a projection head, may stand on their features
 INPUT_LAYER = "input"  # layer 0 of every architecture: what enters the network
 DENSENET121_BLOCKS = (6, 12, 24, 16)
+# torchvision's networks that get the stem for small images; any other of its networks is taken as it is
+SMALL_STEMS = ("resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg13_bn", "vgg16_bn", "densenet121")
+
+
+def is_own(model: Mapping[str, Any]) -> bool:
+    """Say whether a network is built elsewhere, so that only the network itself knows its layers."""
+    return model["kind"] in ("module", "timm") or (model["kind"] == "torchvision" and model["name"] not in SMALL_STEMS)
+
+
+def is_glob(layer: str) -> bool:
+    """Say whether a layer is given as a glob, and not as the path of one module."""
+    return any(sign in layer for sign in "*?[")
+
+
+def matches_layer(glob: str, path: str) -> bool:
+    """Say whether a module's path, parts between dots, fits a glob: `*`, `?` and `[...]` stay within a part.
+
+    A part `**` stands for any number of parts, none too.
+    """
+
+    def fits(wanted: list[str], parts: list[str]) -> bool:
+        if not wanted:
+            return not parts
+        if wanted[0] == "**":
+            return any(fits(wanted[1:], parts[i:]) for i in range(len(parts) + 1))
+        return bool(parts) and fnmatchcase(parts[0], wanted[0]) and fits(wanted[1:], parts[1:])
+
+    return fits(glob.split("."), path.split("."))
 
 
 def layer_names(model: Mapping[str, Any]) -> list[str]:
@@ -27,6 +56,8 @@ def layer_names(model: Mapping[str, Any]) -> list[str]:
     ValueError
         If `kind` is not an architecture of this library.
     """
+    if is_own(model):
+        raise ValueError("only the network itself knows its layers")
     match model["kind"]:
         case "mlp":
             return [f"hidden{i}" for i in range(1, len(model["widths"]) + 1)]

@@ -6,6 +6,7 @@ leaves out one seed of all networks, references too, at a time. Recipes are not 
 the interval does not speak of other recipes.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -73,7 +74,12 @@ class Scene(BaseScene):
 
     @property
     def chance_correlation(self) -> float:
-        """The |r| of entries that a random matching of samples exceeds with the chosen probability: z / sqrt(n - 1)."""
+        """The |r| of entries that a random matching of samples exceeds with the chosen probability: z / sqrt(n - 1).
+
+        Infinite for one sample, whose entries have no correlation.
+        """
+        if self.dataset["n_samples"] < 2:
+            return math.inf
         return float(stats.norm.isf(self.correlation_p / 2) / np.sqrt(self.dataset["n_samples"] - 1))
 
     @cached_property
@@ -842,10 +848,12 @@ def _own_layer(scene: Scene, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _trend(curve: pd.DataFrame, column: str) -> pd.Series:
     """Return Spearman's rho of epoch and a column, indexed by recipe and seed."""
-    networks = curve.dropna(subset=[column]).groupby(["recipe", "seed"])
-    return networks[["epoch", column]].apply(
-        lambda own: float(spearman(own["epoch"].to_numpy(), own[column].to_numpy())) if len(own) > 2 else np.nan
-    )
+    names = ["recipe", "seed"]
+    trends = {
+        network: float(spearman(own["epoch"].to_numpy(), own[column].to_numpy())) if len(own) > 2 else np.nan
+        for network, own in curve.dropna(subset=[column]).groupby(names)
+    }
+    return pd.Series(list(trends.values()), pd.MultiIndex.from_tuples(trends, names=names), dtype=float)
 
 
 def _without_ones(rows: pd.DataFrame) -> pd.DataFrame:

@@ -25,12 +25,12 @@ LEDGERS: dict[str, Ledger] = {"p-vectors": claim_statistics.LEDGER, "layerwise":
 REPRODUCED, BY_THE_MEAN, NOT_REPRODUCED = "reproduced", "explained by the mean", "not reproduced"
 NOT_DETERMINED, NOT_RUN = "not determined", "not run"
 TASKS = (
-    *("classify", "shuffled-labels", "reconstruct", "denoise", "simclr", "supcon", "untrained", "noise"),
+    *("classify", "shuffled-labels", "reconstruct", "denoise", "simclr", "supcon", "untrained", "saved", "noise"),
     "data",  # the data set itself
 )
 KINDS = (
     *("mlp", "linear", "hybrid", "cnn", "autoencoder"),
-    *("resnet", "wide-resnet", "vgg", "densenet", "torchvision", "noise"),
+    *("resnet", "wide-resnet", "vgg", "densenet", "torchvision", "timm", "module", "noise"),
 )
 TITLES = {
     "digits": "digits",

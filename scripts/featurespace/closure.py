@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -76,24 +78,11 @@ def _imported(statements: list[ast.AST], package: tuple[str, ...]) -> Iterator[t
                 yield (*base, alias.name)
 
 
-def parse_file(path: Path) -> ast.Module:
-    """Parse a Python file.
+def files_of(root: Path, name: tuple[str, ...], with_namespaces: bool = False) -> Iterator[Path]:
+    """Yield the files below a directory that importing a dotted name executes: its packages, and the module itself.
 
-    Raises
-    ------
-    FeaturespaceError
-        If it is no Python, naming the line.
+    A folder without `__init__.py` is a package too if `with_namespaces`.
     """
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise FeaturespaceError(f"{path}: line {error.lineno}: {error.msg}") from error
-    except (UnicodeDecodeError, ValueError) as error:
-        raise FeaturespaceError(f"{path}: is no Python file ({error})") from error
-
-
-def module_files(name: tuple[str, ...], root: Path) -> Iterator[Path]:
-    """Yield the files below a directory that importing a dotted name executes: its packages, and the module itself."""
     for length in range(1, len(name) + 1):
         path = root.joinpath(*name[:length])
         if (path / "__init__.py").is_file():
@@ -101,44 +90,8 @@ def module_files(name: tuple[str, ...], root: Path) -> Iterator[Path]:
         elif path.with_suffix(".py").is_file():
             yield path.with_suffix(".py")
             return
-        elif not path.is_dir():
+        elif not (with_namespaces and path.is_dir()):
             return
-
-
-def own_module(name: str, search_path: Sequence[Path]) -> tuple[Path, Path]:
-    """Find the source of a module of the user's without importing anything.
-
-    Returns
-    -------
-    root, file
-        Of the directories in order, the first that has it.
-
-    Raises
-    ------
-    FeaturespaceError
-        If none has.
-    """
-    for root in search_path:
-        parts = tuple(name.split("."))
-        files = list(module_files(parts, root))
-        if files and files[-1] in (root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")):
-            return root, files[-1]
-    looked = ", ".join(str(root) for root in search_path)
-    raise FeaturespaceError(f"there is no module {name!r} (looked in {looked})")
-
-
-def defines(tree: ast.Module, name: str) -> bool:
-    """Say whether a module has a name at its top level: a function, a class, a variable, or something imported."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef() | ast.ClassDef() if node.name == name:
-                return node in tree.body or any(node in getattr(part, "body", []) for part in tree.body)
-            case ast.Import() | ast.ImportFrom():
-                if any((alias.asname or alias.name) in (name, "*") for alias in node.names):
-                    return True
-            case ast.Name(id=found, ctx=ast.Store()) if found == name:
-                return True
-    return False
 
 
 class CodeIndex:
@@ -148,30 +101,44 @@ class CodeIndex:
     ----------
     root
         The directory of the scripts, which is also where their packages are imported from.
-    others
-        Further directories that modules are imported from, where the ones before have none of that name.
     """
 
-    def __init__(self, root: Path, *others: Path) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.roots = (root, *others)
         self._parse = cache(self._parse_uncached)
 
-    def _files(self, name: tuple[str, ...]) -> list[tuple[Path, Path]]:
-        """List the local files that importing a dotted name executes, each with the directory it is imported from."""
-        for root in self.roots:
-            if files := list(module_files(name, root)):
-                return [(root, file) for file in files]
-        return []
+    def _root_of(self, path: Path) -> Path:
+        """Return the directory that a file's packages are imported from."""
+        return self.root
 
-    def _parse_uncached(self, place: tuple[Path, Path]) -> tuple[str, tuple[tuple[Path, Path], ...]]:
+    def _files(self, name: tuple[str, ...]) -> Iterator[Path]:
+        """Yield the local files that importing a dotted name executes: its packages, and the module itself."""
+        return files_of(self.root, name)
+
+    def _parse_uncached(self, path: Path) -> tuple[str, tuple[Path, ...]]:
         """Return a file's digest, and the local files that it imports directly."""
-        root, path = place
-        digest, imports = read_code(parse_file(path))
-        package = path.relative_to(root).parent.parts
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except SyntaxError as error:
+            raise FeaturespaceError(f"{path}: line {error.lineno}: {error.msg}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise FeaturespaceError(f"{path} cannot be read as Python: {error}") from error
+        digest, imports = read_code(tree)
+        package = path.relative_to(self._root_of(path)).parent.parts
         names = dict.fromkeys(_imported(imports, package))
         found = dict.fromkeys(file for name in names for file in self._files(name))
         return digest, tuple(found)
+
+    def _closure(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Return the digests of files and of all local files that they import, however deep."""
+        pending, seen = list(paths), {}
+        while pending:
+            path = pending.pop()
+            if path in seen:
+                continue
+            seen[path], imported = self._parse(path)
+            pending.extend(imported)
+        return seen
 
     def closure(self, script: str, *data_files: str) -> dict[str, str]:
         """Return {file: SHA-256} of a script and of all local modules it imports, however deep.
@@ -186,16 +153,107 @@ class CodeIndex:
         Returns
         -------
         dict
-            Paths relative to the directory they are imported from, sorted.
+            Paths relative to the root, sorted.
         """
-        pending, seen = [(self.root, self.root / script)], {}
-        while pending:
-            place = pending.pop()
-            name = str(place[1].relative_to(place[0]))
-            if name in seen:
-                continue
-            seen[name], imported = self._parse(place)
-            pending.extend(imported)
+        seen = self._closure([self.root / script])
         for name in data_files:
-            seen[name] = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
-        return dict(sorted(seen.items()))
+            seen[self.root / name] = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
+        return {str(path.relative_to(self.root)): seen[path] for path in sorted(seen)}
+
+
+class OwnCode(CodeIndex):
+    """The closures of a user's own modules, that a study names.
+
+    Parameters
+    ----------
+    roots
+        The directories from which they are imported, those that are looked into first first. What is installed is in
+        none of them.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        super().__init__(roots[0])
+        self.roots = list(dict.fromkeys(roots))
+        self._found_from: dict[Path, Path] = {}
+
+    def _root_of(self, path: Path) -> Path:
+        return self._found_from[path]
+
+    def _files(self, name: tuple[str, ...]) -> Iterator[Path]:
+        """Yield the files that importing a dotted name executes, all from the first directory that has any."""
+        for root in self.roots:
+            found = list(files_of(root, name, with_namespaces=True))
+            self._found_from |= dict.fromkeys(found, root)
+            if found:
+                return iter(found)
+        return iter(())
+
+    def of_function(self, name: str) -> dict[str, str]:
+        """Return {file: SHA-256} of the module of a function, `package.module:function`, and of all that it imports.
+
+        Nothing is imported for that. Files are relative to the directory that they are found from; of a module that is
+        installed there are none.
+
+        Raises
+        ------
+        FeaturespaceError
+            If there is no such module, or nothing of that name in it.
+        """
+        module, _, function = name.partition(":")
+        parts = tuple(module.split("."))
+        files = list(self._files(parts))
+        if not files and _is_installed(parts[0]):
+            return {}
+        if not files or files[-1].relative_to(self._root_of(files[-1])).with_suffix("").parts not in (
+            parts,
+            (*parts, "__init__"),
+        ):
+            raise FeaturespaceError(
+                f"no module {module!r}: it is looked for in the study file's folder, in the working directory, on "
+                "PYTHONPATH and among what is installed"
+            )
+        if parts[0] in sys.stdlib_module_names:
+            raise FeaturespaceError(f"{parts[0]} is the name of a module of Python's own; call yours otherwise")
+        digests = self._closure(files)
+        names = top_level_names(files[-1])
+        first = function.partition(".")[0]
+        if names is not None and first not in names:
+            raise FeaturespaceError(f"{module} has no {first!r} (there are: {', '.join(names) or 'no names at all'})")
+        return self._named(digests)
+
+    def of_script(self, file: Path) -> dict[str, str]:
+        """Return {file: SHA-256} of a script, which may import what is beside it, and of all that it imports."""
+        index = OwnCode([file.parent, *self.roots])
+        index._found_from[file] = file.parent
+        return index._named(index._closure([file]))
+
+    def _named(self, digests: Mapping[Path, str]) -> dict[str, str]:
+        return {path.relative_to(self._root_of(path)).as_posix(): digests[path] for path in sorted(digests)}
+
+
+def _is_installed(top: str) -> bool:
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def top_level_names(file: Path) -> list[str] | None:
+    """List the names that a module has, as far as they stand there; None if others may come from elsewhere."""
+    names: list[str] = []
+    pending: list[ast.AST] = [*ast.parse(file.read_text(encoding="utf-8")).body]
+    while pending:
+        node = pending.pop(0)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name == "__getattr__":
+                return None
+            names.append(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            if any(alias.name == "*" for alias in node.names):
+                return None
+            names += [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+        else:
+            pending += ast.iter_child_nodes(node)
+    return list(dict.fromkeys(names))

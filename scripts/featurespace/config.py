@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
+import json
 import math
 import re
 from functools import cached_property
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -27,7 +29,7 @@ from pydantic import (
 )
 
 from featurespace import architectures
-from featurespace.architectures import HEADED_KINDS
+from featurespace.architectures import HEADED_KINDS, is_glob, is_own, matches_layer
 from featurespace.catalogue import PUBLISHED
 from featurespace.errors import FeaturespaceError
 
@@ -66,9 +68,18 @@ FIGURES = (
     *LAYER_FIGURES,
 )
 LEDGERS = ("p-vectors", "layerwise")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+WEIGHED_TASKS = (
+    "classify",
+    "reconstruct",
+    "saved",
+)  # what networks whose weights were saved elsewhere may have learned
 SUPERVISED = ("classify", "shuffled-labels")
 CONTRASTIVE = ("simclr", "supcon")
-NOT_TRAINED = ("untrained", "noise")
+NOT_TRAINED = ("untrained", "saved", "noise")
+# of features that were made elsewhere, evidence or controls; these and noise have no network here
+IMPORTED = ("features", "control-features")
+WITHOUT_NETWORK = ("noise", *IMPORTED)
 NORMALISED_KINDS = ("resnet", "wide-resnet", "densenet", "torchvision")  # batch normalisation without a choice
 
 # Tables that a figure of one's own may be drawn from: of the whole study, and of each run, which are stacked.
@@ -101,6 +112,19 @@ MOST = 10_000
 Depth = Annotated[int, Field(ge=1, le=MOST)]
 SeedCount = Annotated[int, Field(ge=1, le=MOST)]
 LegacySeed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy's old generators take, which libraries still use
+# what Python calls by name
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+_FACTORY = rf"^{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*$"
+_PRETRAINED = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "weights",
+    "weights_backbone",
+)
+LibraryName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.]*[a-z0-9])?$", max_length=100)]
+LAYER_PATTERN = r"[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)*"
 # strict: YAML's `yes`, `1` and "1" must not slide into one another
 StrictBool = Annotated[bool, Field(strict=True)]
 
@@ -237,8 +261,95 @@ class Newsgroups(DatasetSection):
     test_limit: PositiveInt | None = Field(None, description="Likewise for the test split.")
 
 
-Dataset = Annotated[Digits | Orthonormal | Downloaded | Newsgroups, Field(discriminator="kind")]
+SourcePath = Annotated[str, StringConstraints(min_length=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+
+
+class OwnSection(DatasetSection):
+    """What every data set of one's own has."""
+
+    scaling: Literal["unit", "standardise"] = Field(
+        "unit",
+        description="What enters the networks: pixels in [0, 1] and rows as they are, or these with the training "
+        "split's mean and standard deviation (two scalars) taken out.",
+    )
+    train_limit: PositiveInt | None = Field(
+        None, description="Train on so many samples, spread evenly over the classes; on all if empty."
+    )
+    test_limit: PositiveInt | None = Field(None, description="Likewise for the test split.")
+
+
+class ImageFolder(OwnSection):
+    """A folder of images: a subfolder a class, or `train` and `test` with a subfolder a class each."""
+
+    kind: Literal["images"] = Field(description="Which data set.")
+    folder: SourcePath = Field(description="The folder; from the working directory, if it does not begin with /.")
+    side: Side = Field(description="Images are cut to a square and resized to so many pixels a side.")
+    colour: StrictBool = Field(True, description="Red, green and blue, or else grey.")
+    test_fraction: float | None = Field(
+        0.25, gt=0, lt=1, description="Share of each class held out, if there is no folder `test`; none if empty."
+    )
+    split_seed: Count = Field(0, description="Seed of that split.")
+
+
+class ArrayFile(OwnSection):
+    """Arrays `x` and `y` in a file, perhaps `split`, `x_test`, `y_test` or `class_names`: images or rows."""
+
+    kind: Literal["arrays"] = Field(description="Which data set.")
+    file: SourcePath = Field(description="An .npz or .safetensors file, a Zarr store, or a folder of .npy files.")
+    channels: Literal["first", "last"] | None = Field(
+        None, description="Where the channels of images stand; found from the shape if empty."
+    )
+    test_fraction: float | None = Field(
+        0.25, gt=0, lt=1, description="Share of each class held out, if the file has no split; none if empty."
+    )
+    split_seed: Count = Field(0, description="Seed of that split.")
+
+
+class FunctionData(OwnSection):
+    """What a function of one's own returns: (x, y), (x, y, x_test, y_test) or a mapping of such names to arrays."""
+
+    kind: Literal["function"] = Field(description="Which data set.")
+    function: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)
+    ] = Field(
+        description="`package.module:name`, found beside the study file, in the working directory or on PYTHONPATH."
+    )
+    arguments: dict[str, Any] = Field({}, description="Its keyword arguments.")
+    files: list[SourcePath] = Field([], description="Files or folders it reads: a change in one calls it again.")
+    classes: Annotated[int, Field(ge=2, le=MOST)] = Field(description="K: how many classes there are.")
+    shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=3)] = Field(
+        description="Shape of a sample: [features], or of images [channels, side, side]."
+    )
+    train: PositiveInt = Field(description="How many training samples it returns.")
+    test: Count = Field(0, description="How many test samples it returns.")
+
+    @field_validator("arguments")
+    @classmethod
+    def _arguments_are_plain(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(arguments, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"should be numbers, texts, truth values, and lists and mappings of these ({error})"
+            ) from error
+        return arguments
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> FunctionData:
+        if len(self.shape) != 1 and (len(self.shape) != 3 or self.shape[0] not in (1, 3) or len({*self.shape[1:]}) > 1):
+            raise ValueError(f"shape: [features], or [channels, side, side] with 1 or 3 channels, not {self.shape}")
+        if self.sample_set.split == "test" and not self.test:
+            raise ValueError("sample_set.split: there is no test split; say how many samples it has under `test`")
+        return self
+
+
+Dataset = Annotated[
+    Digits | Orthonormal | Downloaded | Newsgroups | ImageFolder | ArrayFile | FunctionData,
+    Field(discriminator="kind"),
+]
 Retrieved = Downloaded | Newsgroups  # those that have published files
+Own = ImageFolder | ArrayFile | FunctionData
 
 # --- recipes ----------------------------------------------------------------------------------------------------
 
@@ -342,13 +453,97 @@ class DenseNet(Section):
     stem_stride: StemStride = 1
 
 
-class Torchvision(Section):
-    """One of torchvision's networks, untrained, with the stem for small images; layers `stage1`, ..., and `pooled`."""
+class NetworkInputs(Section):
+    """How images are changed for a network that wants others than the data set's."""
+
+    channels: Literal[3] | None = Field(None, description="Repeat the one channel of grey images.")
+    side: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="Resize to so many pixels on each side, bilinear and antialiased."
+    )
+
+
+def _require_plain(value: Any) -> None:
+    """Check that a value is what a study can hand to someone else's code: numbers, texts, lists and mappings."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{key!r} is no text, as names of arguments are")
+            _require_plain(member)
+    elif isinstance(value, list):
+        for member in value:
+            _require_plain(member)
+    elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"{value!r} is neither a finite number nor text, a truth value, a list or a mapping")
+
+
+class BuiltElsewhere(Section):
+    """What every network has whose layers only it knows: the recipe's `layers` are paths of modules, and globs."""
+
+    arguments: dict[str, Any] = Field({}, description="Keyword arguments of whatever builds the network.")
+    inputs: NetworkInputs | None = Field(None, description="How images are changed for it; as they are if empty.")
+
+    @field_validator("arguments")
+    @classmethod
+    def _arguments_are_plain(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        _require_plain(arguments)
+        for key in arguments:
+            if not re.fullmatch(_IDENTIFIER, key):
+                raise ValueError(f"{key!r} is no name of an argument")
+            if key in _PRETRAINED:
+                raise ValueError(f"{key}: networks begin untrained; a recipe's `weights` are read from files")
+        return arguments
+
+
+class Module(BuiltElsewhere):
+    """A network of your own: what a function, or a class, of yours returns, a `torch.nn.Module`.
+
+    `model: mypackage.nets:build` is short for this with nothing else. The function gets `arguments`, and those of
+    `num_classes`, `in_channels` and `input_shape` that it names. The module is looked for in the folder of the study
+    file, in the working directory, on PYTHONPATH and among what is installed.
+    """
+
+    kind: Literal["module"] = Field(description="Which architecture.")
+    factory: str = Field(description="Where it is: a module, a colon, and what in it is called.")
+
+    @field_validator("factory")
+    @classmethod
+    def _factory_is_one(cls, factory: str) -> str:
+        if len(factory) > 200 or not re.fullmatch(_FACTORY, factory):
+            shown = repr(factory) if len(factory) < 60 else "what is there"
+            raise ValueError(f"should be a module and a function in it, such as mypackage.nets:build, not {shown}")
+        if factory.partition(":")[0].partition(".")[0] == "featurespace":
+            raise ValueError("featurespace is this library's own name; call your module otherwise")
+        return factory
+
+
+class Timm(BuiltElsewhere):
+    """One of timm's networks, untrained; it gets the number of classes and of channels, and `arguments`."""
+
+    kind: Literal["timm"] = Field(description="Which architecture.")
+    name: LibraryName = Field(description="Its name in timm, such as vit_tiny_patch16_224.")
+
+
+class Torchvision(BuiltElsewhere):
+    """One of torchvision's networks, untrained.
+
+    resnet18, resnet34, resnet50, vgg11_bn, vgg13_bn, vgg16_bn and densenet121 get the stem for small images, and have
+    layers `stage1`, ..., and `pooled`. Any other is taken as it is, with the number of classes and `arguments`, and
+    wants images of three channels.
+    """
 
     kind: Literal["torchvision"] = Field(description="Which architecture.")
-    name: Literal["resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg13_bn", "vgg16_bn", "densenet121"] = Field(
-        description="Its name in torchvision."
-    )
+    name: LibraryName = Field(description="Its name in torchvision.")
+
+    @model_validator(mode="after")
+    def _small_stems_are_as_they_are(self) -> Torchvision:
+        if self.name in architectures.SMALL_STEMS:
+            for key in ("arguments", "inputs"):
+                if getattr(self, key):
+                    raise ValueError(
+                        f"{key}: {self.name} with the stem for small images takes none; the published one is "
+                        f"`factory: torchvision.models:{self.name}`"
+                    )
+        return self
 
 
 class Noise(Section):
@@ -359,9 +554,31 @@ class Noise(Section):
     rectified: StrictBool = Field(False, description="Rectified: the greater of 0 and the Gaussian number.")
 
 
+class _OrFactory:
+    """Says in the schema that a model may be a text, which stands for a network of one's own."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [handler(core_schema), {"type": "string", "pattern": _FACTORY}]}
+
+
 Model = Annotated[
-    Mlp | Linear | Hybrid | Cnn | Autoencoder | ResNet | WideResNet | Vgg | DenseNet | Torchvision | Noise,
+    Mlp
+    | Linear
+    | Hybrid
+    | Cnn
+    | Autoencoder
+    | ResNet
+    | WideResNet
+    | Vgg
+    | DenseNet
+    | Torchvision
+    | Timm
+    | Module
+    | Noise,
     Field(discriminator="kind"),
+    BeforeValidator(lambda model: {"kind": "module", "factory": model} if isinstance(model, str) else model),
+    _OrFactory,
 ]
 
 
@@ -481,15 +698,42 @@ class Head(Section):
     width: PositiveInt | None = Field(None, description="Their width; that of the features if empty.")
 
 
+class Saved(Section):
+    """Weights that were saved elsewhere: the state dict of one seed's network at one step."""
+
+    file: str = Field(
+        description="A .safetensors file, or a .pt, .pth or .bin file of tensors; relative to the working directory."
+    )
+    step: Count = Field(description="The step; 0 is the initialisation.")
+    epoch: float | None = Field(None, ge=0, description="The epoch that it has reached; the step's number if empty.")
+    seed: Count = Field(0, description="Which of the networks that were trained alike.")
+
+    @field_validator("file")
+    @classmethod
+    def _file_is_a_path(cls, file: str) -> str:
+        # Snakemake takes braces and brackets for its own, wherever they stand
+        if not file or not file.isprintable() or any(sign in file for sign in "{}<>*?"):
+            raise ValueError(
+                "should be the path of a file, without braces, brackets, stars and signs that cannot be seen"
+            )
+        if Path(file).suffix not in WEIGHT_SUFFIXES:
+            raise ValueError(f"{file!r} is no file of weights: these end in {', '.join(WEIGHT_SUFFIXES)}")
+        return file
+
+
 class Recipe(Section):
     """What is trained."""
 
     dataset: str = Field(description="A name under `datasets`.")
-    task: Literal["classify", "shuffled-labels", "reconstruct", "denoise", "simclr", "supcon", "untrained", "noise"] = (
-        Field(
-            "classify",
-            description="What the network learns; `untrained` keeps its initialisation, `noise` has no network.",
-        )
+    task: Literal[
+        "classify", "shuffled-labels", "reconstruct", "denoise", "simclr", "supcon", "untrained", "saved", "noise"
+    ] = Field(
+        "classify",
+        description="What the network learns; `untrained` keeps its initialisation, `saved` has learned something else "
+        "elsewhere, `noise` has no network.",
+    )
+    weights: list[Saved] | None = Field(
+        None, min_length=1, description="Weights that were saved elsewhere: nothing is trained here."
     )
     model: Model = Field(description="The architecture.")
     init: Init = Field(default_factory=lambda: Init(), description="The initialisation.")
@@ -519,10 +763,20 @@ class Recipe(Section):
         None, description="How many seeds (0, 1, ...) or which; the study's if empty."
     )
     block: PositiveInt = Field(1, description="Seeds a job: small networks train the seeds of a block together.")
-    layers: list[str] | None = Field(None, description="Layers to dump; all of them if empty.")
-    feature_layer: str | None = Field(None, description="Layer whose P-vector is compared; the deepest if empty.")
+    layers: list[str] | None = Field(
+        None,
+        description="Layers to dump; all of them if empty. Of a network that is built elsewhere, and needed: paths of "
+        "its modules and globs (`blocks.*`; `**` for any number of parts).",
+    )
+    feature_layer: str | None = Field(
+        None,
+        description="Layer whose P-vector is compared; the deepest if empty, and of a network that is built elsewhere "
+        "the last of `layers` that is no glob.",
+    )
     pooling: Literal["average", "flatten"] = Field(
-        "average", description="How a convolutional layer becomes a row: average over space, or every entry."
+        "average",
+        description="How a layer of maps, or of tokens, becomes a row: average over space, or over tokens, or every "
+        "entry.",
     )
 
     @field_validator("seeds")
@@ -537,12 +791,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Recipe:
-        is_autoencoder = self.model.kind == "autoencoder"
-        if self.task in ("reconstruct", "denoise") and not is_autoencoder:
+        is_autoencoder, is_elsewhere = self.model.kind == "autoencoder", is_own(self.model.model_dump())
+        if self.task in ("reconstruct", "denoise") and not is_autoencoder and not is_elsewhere:
             raise ValueError(f"model.kind: task {self.task} needs an autoencoder, not {self.model.kind}")
         if self.task in SUPERVISED and is_autoencoder:
             raise ValueError(f"model.kind: an autoencoder has no classes to learn (task {self.task})")
-        if self.task in CONTRASTIVE and self.model.kind not in HEADED_KINDS:
+        if self.task in CONTRASTIVE and (self.model.kind not in HEADED_KINDS or is_elsewhere):
             raise ValueError(f"model.kind: task {self.task} needs a network that classifies, not {self.model.kind}")
         if (self.task == "noise") != (self.model.kind == "noise"):
             raise ValueError("model.kind: task noise and model noise go together")
@@ -561,7 +815,7 @@ class Recipe(Section):
         if self.head is not None:
             if self.task not in (*SUPERVISED, "untrained"):
                 raise ValueError(f"head: task {self.task} takes none")
-            if self.model.kind not in HEADED_KINDS:
+            if self.model.kind not in HEADED_KINDS or is_elsewhere:
                 raise ValueError(
                     f"head: a network of kind {self.model.kind} takes none (those of kind {', '.join(HEADED_KINDS)} do)"
                 )
@@ -575,11 +829,17 @@ class Recipe(Section):
             raise ValueError(f"task: {self.task} takes neither schedule nor optimiser")
         if self.autocast is not None and (self.task in NOT_TRAINED or self.dtype != "float32"):
             raise ValueError("autocast: only training in float32 takes it")
-        if self.task not in NOT_TRAINED and self.schedule is None:
+        self._weights_agree()
+        if is_elsewhere and "init" in self.model_fields_set:
+            raise ValueError(f"init: a network of kind {self.model.kind} is initialised by whoever builds it")
+        if self.task not in NOT_TRAINED and self.schedule is None and self.weights is None:
             raise ValueError(f"schedule: task {self.task} needs one")
         normalises = getattr(self.model, "batch_norm", self.model.kind in NORMALISED_KINDS)
         if normalises and self.schedule is not None and self.schedule.batch_size == 1:
             raise ValueError("schedule.batch_size: batch normalisation needs more than one sample")
+        if is_elsewhere:
+            self._paths_agree()
+            return self
         names = architectures.layer_names(self.model.model_dump())
         feature_layer = names[-1] if self.feature_layer is None else self.feature_layer
         for key, layers in (("layers", self.layers or []), ("feature_layer", [feature_layer])):
@@ -592,6 +852,100 @@ class Recipe(Section):
             if feature_layer not in self.layers:
                 raise ValueError(f"layers: the feature layer {feature_layer!r} must be among them")
         return self
+
+    def _weights_agree(self) -> None:
+        """Check that weights saved elsewhere are those of a population of seeds at common steps."""
+        if self.weights is None:
+            if self.task == "saved":
+                raise ValueError("weights: task saved needs them: the files, and the steps that they are of")
+            return
+        if self.task not in WEIGHED_TASKS:
+            raise ValueError(f"weights: only tasks {', '.join(WEIGHED_TASKS)} take them, not {self.task}")
+        for key in ("schedule", "optimiser", "init", "augmentation", "seeds"):
+            if key in self.model_fields_set:
+                raise ValueError(f"{key}: nothing is trained where `weights` are given")
+        steps: dict[int, dict[int, float | None]] = {}
+        for i, saved in enumerate(self.weights):
+            if saved.step in steps.setdefault(saved.seed, {}):
+                raise ValueError(f"weights.{i}: seed {saved.seed} has two files of step {saved.step}")
+            steps[saved.seed][saved.step] = saved.epoch
+        first = steps[self.weights[0].seed]
+        for seed, own in steps.items():
+            if own != first:
+                raise ValueError(f"weights: seed {seed} has other steps, or epochs, than seed {self.weights[0].seed}")
+        epochs = [float(step if epoch is None else epoch) for step, epoch in sorted(first.items())]
+        if epochs != sorted(epochs):
+            raise ValueError("weights: epochs should rise with the steps")
+
+    def _paths_agree(self) -> None:
+        """Check the layers of a network that is built elsewhere, as far as they can be without it."""
+        if not self.layers:
+            which = f"a network of kind {self.model.kind}"
+            if isinstance(self.model, Torchvision):
+                which = f"torchvision's {self.model.name}, which is none of {', '.join(architectures.SMALL_STEMS)}"
+            raise ValueError(f"layers: paths of modules, or globs of them, are needed by {which}")
+        for i, layer in enumerate(self.layers):
+            if len(layer) > 200 or not re.fullmatch(LAYER_PATTERN, layer):
+                shown = repr(layer) if len(layer) < 60 else "what is there"
+                raise ValueError(f"layers.{i}: {shown} is no path of a module, such as blocks.3 or blocks.*")
+            if layer in self.layers[:i]:
+                raise ValueError(f"layers.{i}: {layer!r} is there twice")
+        feature_layer = own_feature_layer(self)
+        if feature_layer is None:
+            raise ValueError("feature_layer: needed where all `layers` are globs: the path of one module")
+        if len(feature_layer) > 200 or is_glob(feature_layer) or not re.fullmatch(LAYER_PATTERN, feature_layer):
+            raise ValueError(f"feature_layer: {feature_layer[:60]!r} is no path of one module, such as blocks.3")
+        if not any(matches_layer(layer, feature_layer) for layer in self.layers):
+            raise ValueError(f"feature_layer: {feature_layer!r} must be among `layers`, or fit a glob there")
+
+
+def own_feature_layer(recipe: Recipe) -> str | None:
+    """Return the feature layer of a network that is built elsewhere: the one named, or the last path of `layers`."""
+    paths = [layer for layer in recipe.layers or [] if not is_glob(layer)]
+    return paths[-1] if recipe.feature_layer is None and paths else recipe.feature_layer
+
+
+def feature_layer_of(recipe: Recipe) -> str:
+    """Return the layer whose P-vector stands for a recipe."""
+    model = recipe.model.model_dump()
+    own = own_feature_layer(recipe) if is_own(model) else recipe.feature_layer
+    return own or architectures.feature_layer(model)
+
+
+def _names_its_layers(model: dict[str, Any]) -> bool:
+    """Say whether a section, unchecked, is of a network whose recipe has to name its layers."""
+    is_torchvisions = model.get("kind") == "torchvision" and model.get("name") not in architectures.SMALL_STEMS
+    return model.get("kind") in ("module", "timm") or is_torchvisions
+
+
+class ImportedModel(Section):
+    """Stands in the place of a model where features were made elsewhere; no study file has it."""
+
+    kind: Literal["features"] = "features"
+
+
+class FeatureSource(Section):
+    """Features that were made elsewhere: they join the analysis as a recipe does."""
+
+    dataset: str = Field(description="A name under `datasets`: of which samples the features are.")
+    source: SourcePath = Field(
+        description="A Zarr store, a folder with a .npy file a layer, or an .npz or .safetensors file with an array a "
+        "layer: (n, d), (steps, n, d) or (seeds, steps, n, d)."
+    )
+    layers: list[str] | None = Field(
+        None, min_length=1, description="Layers to analyse, shallowest first; all if empty, in the source's order."
+    )
+    feature_layer: str | None = Field(None, description="Layer whose P-vector is compared; the deepest if empty.")
+    control: StrictBool = Field(
+        False,
+        description="They are a control (principal components, an untrained network), and no network's that learned.",
+    )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that these features count as: without network, in one block. Layers and seeds the source has."""
+        task = IMPORTED[self.control]
+        return Recipe.model_construct(dataset=self.dataset, task=task, model=ImportedModel(), block=MOST)  # type: ignore[arg-type]
 
 
 class Sweep(Section):
@@ -608,6 +962,8 @@ class Sweep(Section):
 
     def members(self, recipe: Recipe) -> list[dict[str, Any]]:
         """List the members' sections, the last key of `vary` changing fastest."""
+        if recipe.weights is not None:
+            raise ValueError(f"base: weights of {self.base} were saved elsewhere, so that nothing of it can be varied")
         n_members = math.prod(len(values) for values in self.vary.values())
         if n_members > MOST:
             raise ValueError(f"vary: {n_members} combinations are more than {MOST}")
@@ -625,7 +981,9 @@ class Sweep(Section):
             if isinstance(section.get("schedule"), dict):
                 epochs = section["schedule"].get("epochs")
                 section["schedule"] |= {"keep_every": epochs, "keep_early": []}
-            section.pop("layers", None)  # a member's are its own
+            model = section.get("model")
+            if not isinstance(model, str) and not (isinstance(model, dict) and _names_its_layers(model)):
+                section.pop("layers", None)  # a member's are its own
             sections.append(section)
         return sections
 
@@ -824,7 +1182,10 @@ class Study(Section):
         True, description="Keep the feature stores; if false each is deleted once it has been analysed."
     )
     datasets: dict[Name, Dataset] = Field(min_length=1, description="Data sets, by a name of your choice.")
-    recipes: dict[Name, Recipe] = Field(min_length=1, description="Recipes, by a name of your choice.")
+    recipes: dict[Name, Recipe] = Field({}, description="Recipes, by a name of your choice.")
+    features: dict[Name, FeatureSource] = Field(
+        {}, description="Features that were made elsewhere, by a name of your choice."
+    )
     sweeps: dict[Name, Sweep] = Field({}, description="Populations of networks, by a name of your choice.")
     analysis: Analysis = Field(default_factory=lambda: Analysis(), description="Spectra, layer measures and angles.")
     ledgers: list[Literal[LEDGERS]] = Field([], description="Papers whose claims are tested, each in a ledger.")  # type: ignore[valid-type]
@@ -854,16 +1215,16 @@ class Study(Section):
                     said = _sentence({**first, "loc": ("recipes", member, *first["loc"])})
                     said = said.removeprefix(f"recipes.{member}.")
                     raise ValueError(f"sweeps.{name}.vary: member {i}: {said}") from error
-                names = architectures.layer_names(recipe.model.model_dump())
                 if sweep.layers == "feature":
-                    recipe = recipe.model_copy(update={"layers": [recipe.feature_layer or names[-1]]})
+                    recipe = recipe.model_copy(update={"layers": [feature_layer_of(recipe)]})
                 members[member] = (name, recipe)
         return members
 
     @cached_property
     def all_recipes(self) -> dict[str, Recipe]:
-        """Every recipe by name: those of the study file, then the members of sweeps."""
-        return self.recipes | {name: recipe for name, (_, recipe) in self.members.items()}
+        """Every recipe by name: the study file's, what features that were made elsewhere count as, sweeps' members."""
+        imported = {name: section.recipe for name, section in self.features.items()}
+        return self.recipes | imported | {name: recipe for name, (_, recipe) in self.members.items()}
 
     @field_validator("seeds")
     @classmethod
@@ -881,22 +1242,25 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Study:
-        for name in self.members:
-            if name in self.recipes:
-                raise ValueError(f"recipes.{name}: a sweep makes a recipe of this name; choose another")
+        if not self.recipes and not self.features:
+            raise ValueError("recipes: is empty, and so is `features`: at least one of either is needed")
+        for name in (*self.members, *self.features):
+            kind = "a sweep makes a recipe" if name in self.members else "`features` has something"
+            if name in self.recipes or (name in self.members and name in self.features):
+                section = "recipes" if name in self.recipes else "features"
+                raise ValueError(f"{section}.{name}: {kind} of this name; choose another")
         for name, recipe in self.all_recipes.items():
-            where = f"recipes.{name}" if name in self.recipes else f"sweeps.{self.members[name][0]}: {name}"
+            where = self.place_of(name)
             dataset = self.datasets.get(recipe.dataset)
             if dataset is None:
                 raise ValueError(
                     f"{where}.dataset: no data set {recipe.dataset!r}{_allowed(recipe.dataset, list(self.datasets))}"
                 )
-            _require_fit(where, recipe, dataset)
+            require_fit(where, recipe, dataset, input_shape(dataset))
+        own = [*self.recipes, *self.features]
         for i, name in enumerate(self.analysis.angles.references or []):
-            if name not in self.recipes:
-                raise ValueError(
-                    f"analysis.angles.references.{i}: no recipe {name!r}{_allowed(name, list(self.recipes))}"
-                )
+            if name not in own:
+                raise ValueError(f"analysis.angles.references.{i}: no recipe {name!r}{_allowed(name, own)}")
         used = {recipe.dataset for recipe in self.all_recipes.values()}
         for i, name in enumerate(self.analysis.layer_probes.targets):
             where = f"analysis.layer_probes.targets.{i}"
@@ -904,7 +1268,9 @@ class Study(Section):
                 raise ValueError(f"{where}: no data set {name!r}{_allowed(name, list(self.datasets))}")
             if isinstance(self.datasets[name], Orthonormal):
                 raise ValueError(f"{where}: orthonormal rows have no test split to probe on")
-            if not any(same_shape(self.datasets[name], self.datasets[other]) for other in used):
+            shapes = [input_shape(self.datasets[other]) for other in used]
+            # what only a file says is asked of it later
+            if None not in (own_shape := input_shape(self.datasets[name]), *shapes) and own_shape not in shapes:
                 raise ValueError(f"{where}: no recipe is trained on samples of the shape of those of {name}")
         for name, figure in self.own_figures.items():
             if name in FIGURES:
@@ -923,43 +1289,74 @@ class Study(Section):
                         "names another source"
                     )
         for name in ("data", "own"):
-            if name in self.recipes:
-                raise ValueError(f"recipes.{name}: tables use this name for something else; choose another")
+            if name in own:
+                raise ValueError(f"{self.place_of(name)}: tables use this name for something else; choose another")
         return self
 
-
-def same_shape(a: Dataset, b: Dataset) -> bool:
-    """Say whether the samples of two data sets can enter the same network."""
-    if isinstance(a, Orthonormal) and isinstance(b, Orthonormal):
-        return a.dimension == b.dimension
-    if isinstance(a, Newsgroups) and isinstance(b, Newsgroups):
-        return a.features == b.features
-    if not isinstance(a, Digits | Downloaded) or not isinstance(b, Digits | Downloaded):
-        return False
-    return IMAGE_SIDES[a.kind] == IMAGE_SIDES[b.kind] and (a.kind in COLOUR_KINDS) == (b.kind in COLOUR_KINDS)
+    def place_of(self, recipe: str) -> str:
+        """Say where in the study file a recipe comes from."""
+        if recipe in self.members:
+            return f"sweeps.{self.members[recipe][0]}: {recipe}"
+        return f"{'features' if recipe in self.features else 'recipes'}.{recipe}"
 
 
-def _require_fit(where: str, recipe: Recipe, dataset: Dataset) -> None:
-    """Check that a recipe's network and augmentation can do with its data set's samples."""
+def input_shape(dataset: Dataset) -> tuple[int, ...] | None:
+    """Return the shape of a data set's samples, (channel, side, side) or (n_features,); None: only its file says."""
+    match dataset:
+        case Digits() | Downloaded():
+            side = IMAGE_SIDES[dataset.kind]
+            return (3 if dataset.kind in COLOUR_KINDS else 1), side, side
+        case Orthonormal():
+            return (dataset.dimension,)
+        case Newsgroups():
+            return (dataset.features,)
+        case ImageFolder():
+            return (3 if dataset.colour else 1), dataset.side, dataset.side
+        case FunctionData():
+            return tuple(dataset.shape)
+    return None
+
+
+def require_fit(where: str, recipe: Recipe, dataset: Dataset, shape: tuple[int, ...] | None) -> None:
+    """Check that a recipe's network and augmentation can do with samples of a shape; None: not known yet."""
     kind = recipe.model.kind
-    if not isinstance(dataset, ImageSection):
+    if shape is None or recipe.task in IMPORTED:
+        return
+    _require_inputs_fit(where, recipe, dataset, shape)
+    if len(shape) == 1:
         if kind in architectures.CONVOLUTIONAL_KINDS:
             raise ValueError(f"{where}.model.kind: {kind} needs images, not the rows of {dataset.kind}")
         if recipe.augmentation is not None:
             raise ValueError(f"{where}.augmentation: only images are augmented, not the rows of {dataset.kind}")
         return
-    assert isinstance(dataset, Digits | Downloaded)
-    side, least = IMAGE_SIDES[dataset.kind], architectures.minimum_side(recipe.model.model_dump())
+    side, least = shape[-1], architectures.minimum_side(recipe.model.model_dump())
     if side < least:
         key = "model.channels" if kind == "cnn" else "model"
         raise ValueError(
             f"{where}.{key}: this {kind} needs images of at least {least} x {least} pixels, and halves those of "
             f"{side} x {side} pixels to nothing"
         )
-    if dataset.kind not in COLOUR_KINDS and recipe.augmentation is not None:
+    if shape[0] == 1 and recipe.augmentation is not None:
         for key in ("hue", "grayscale"):
             if getattr(recipe.augmentation, key):
                 raise ValueError(f"{where}.augmentation.{key}: images of {dataset.kind} have no colour")
+
+
+def _require_inputs_fit(where: str, recipe: Recipe, dataset: Dataset, shape: tuple[int, ...]) -> None:
+    """Check that a network that is built elsewhere, and only wants images of some kind, is given such images."""
+    model = recipe.model
+    if not isinstance(model, BuiltElsewhere) or not is_own(model.model_dump()):
+        return
+    if len(shape) == 1:
+        for key in ("inputs", "name"):  # timm's and torchvision's networks go by names
+            if getattr(model, key, None):
+                raise ValueError(f"{where}.model.{key}: is for images, not for the rows of {dataset.kind}")
+        return
+    if isinstance(model, Torchvision) and shape[0] == 1 and (model.inputs is None or model.inputs.channels is None):
+        raise ValueError(
+            f"{where}.model.inputs: torchvision's {model.name} wants three channels, and images of {dataset.kind} have "
+            "one; `inputs: {channels: 3}` repeats it"
+        )
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -1126,6 +1523,14 @@ def check_sources(study: Study, filename: str = "study") -> None:
     FeaturespaceError
         If a `source` is neither a directory nor a web address.
     """
+    for name, recipe in study.recipes.items():
+        for i, saved in enumerate(recipe.weights or []):
+            try:
+                is_there = Path(saved.file).is_file()
+            except OSError:  # a name that is too long, a directory that is closed
+                is_there = False
+            if not is_there:
+                raise FeaturespaceError(f"{filename}: recipes.{name}.weights.{i}.file: no file {saved.file!r}")
     for name, dataset in study.datasets.items():
         if not isinstance(dataset, Retrieved) or dataset.source is None:
             continue

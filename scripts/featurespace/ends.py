@@ -75,7 +75,8 @@ def open_ends(
     Raises
     ------
     FeaturespaceError
-        If a store is damaged, or not over the sample set of its data set, or has other held-out samples.
+        If a store is damaged, or not over the sample set of its data set, or has other held-out samples; it may have
+        none.
     """
     expected = {dataset: (value, f"the sample set of {dataset}") for dataset, value in (sample_sets or {}).items()}
     all_samples: dict[str, tuple[str, str]] = {}
@@ -83,7 +84,10 @@ def open_ends(
     of_stores = [recipe for recipe in recipes for _ in range(recipe["blocks"])]
     for recipe, path, digest in zip(of_stores, stores, digests, strict=True):
         store = FeatureStore.open(path, digest)
-        for own, others in ((store.attrs["sample_set_hash"], expected), (store.sample_hash, all_samples)):
+        known = [(store.attrs["sample_set_hash"], expected)]
+        # features that were made elsewhere may have been made for no held-out samples
+        known += [(store.sample_hash, all_samples)] if store.n_samples > store.attrs["n_sample_set"] else []
+        for own, others in known:
             other, name = others.setdefault(recipe["dataset"], (own, str(path)))
             require_same_samples(own, other, str(path), name)
         opened[recipe["name"]].append(store)

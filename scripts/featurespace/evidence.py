@@ -19,7 +19,8 @@ import pandas as pd
 from featurespace.statistics import mean_interval
 
 DATA = "data"  # the recipe under which the rows of a data set itself go
-UNTRAINED_TASKS = ("untrained", "noise", DATA)
+WITHOUT_NETWORK = ("noise", "features", "control-features")  # these have no run of their own
+UNTRAINED_TASKS = ("untrained", *WITHOUT_NETWORK, DATA)
 
 
 class Absent(Exception):

@@ -1,16 +1,17 @@
 """What a run's networks make of samples: tapped layers, at kept steps, for every seed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from featurespace.architectures import layer_depth, layer_names
+from featurespace.architectures import layer_depth, layer_names, matches_layer
 from featurespace.datasets import PreparedDataset
 from featurespace.errors import FeaturespaceError
-from featurespace.networks import Inputs, Network, build_network, stacks_of
+from featurespace.networks import Inputs, Network, OwnNetwork, build_network, stacks_of
 from featurespace.script import progress
 from featurespace.stores import FeatureWriter
 from featurespace.streams import WriteBehind
@@ -22,9 +23,14 @@ BUNDLES_BEHIND = 2  # that wait to be written or are being written
 
 
 def pool(tap: Tensor, pooling: str) -> Tensor:
-    """Turn a tap into rows: (S, B, c, h, w) -> (S, B, c) averaged over space, or (S, B, c h w); (S, B, d) stays."""
+    """Turn a tap into rows (S, B, d), in the order of its entries, or by `average`.
+
+    That averages maps (S, B, c, h, w) over space, to (S, B, c), and tokens (S, B, t, d) over tokens, to (S, B, d).
+    """
     if tap.ndim == 5 and pooling == "average":
         return tap.mean((3, 4))
+    if tap.ndim == 4 and pooling == "average":
+        return tap.mean(2)
     return tap.flatten(2)
 
 
@@ -40,33 +46,54 @@ def build_for(spec: Mapping[str, Any], dataset: PreparedDataset, n_seeds: int) -
         projection=spec["projection"],
         head=spec["head"],
     )
+    if isinstance(network, OwnNetwork):
+        network.tap(spec["taps"])
     return network.eval().requires_grad_(False)
 
 
-def layer_widths(spec: Mapping[str, Any], dataset: PreparedDataset) -> dict[str, int]:
-    """Return {layer: number of features} of the layers to dump, shallowest first.
+@dataclass(frozen=True)
+class Layer:
+    """A layer: its number of features, and its depth, counted from the input, which is 0.
+
+    In a network that was built elsewhere, the depth counts the layers that its recipe names.
+    """
+
+    width: int
+    depth: int
+
+
+def layers_of(spec: Mapping[str, Any], dataset: PreparedDataset) -> dict[str, Layer]:
+    """Return {name: layer} of the layers that `spec` asks for, shallowest first.
 
     Raises
     ------
     FeaturespaceError
         If the architecture has no layer of some name.
     """
-    names = layer_names(spec["model"])
-    for layer in spec["layers"]:
-        if layer not in names:
-            raise FeaturespaceError(f"layers: no layer {layer!r} in this {spec['model']['kind']}: {', '.join(names)}")
     network = build_for(spec, dataset, n_seeds=1)
+    if isinstance(network, OwnNetwork):
+        depths = {layer: depth for depth, layer in enumerate(network.layers, start=1)}
+        names = [layer for layer in depths if any(matches_layer(glob, layer) for glob in spec["layers"])]
+    else:
+        names = [layer for layer in layer_names(spec["model"]) if layer in spec["layers"]]
+        depths = {layer: layer_depth(spec["model"], layer) for layer in names}
+        for layer in spec["layers"]:
+            if layer not in names:
+                raise FeaturespaceError(
+                    f"layers: no layer {layer!r} in this {spec['model']['kind']}: "
+                    f"{', '.join(layer_names(spec['model']))}"
+                )
     _, taps = network(torch.zeros(1, 1, *dataset.input_shape, dtype=getattr(torch, spec["dtype"])))
-    return {layer: pool(taps[layer], spec["pooling"]).shape[2] for layer in names if layer in spec["layers"]}
+    return {layer: Layer(pool(taps[layer], spec["pooling"]).shape[2], depths[layer]) for layer in names}
 
 
-def store_attributes(spec: Mapping[str, Any]) -> dict[str, Any]:
+def store_attributes(spec: Mapping[str, Any], layers: Mapping[str, Layer]) -> dict[str, Any]:
     """Return what a feature store says of itself: where its features come from, and each layer's depth."""
     return {
         "dataset": spec["dataset"],
         "recipe": spec["recipe"],
         "block": spec["block"],
-        "depths": {layer: layer_depth(spec["model"], layer) for layer in spec["layers"]},
+        "depths": {name: layer.depth for name, layer in layers.items()},
         "made_by": dict(spec),
     }
 
@@ -96,7 +123,7 @@ def dump_run(
     steps
         Which of the kept steps, in the store's order.
     writer
-        Made with the widths of `layer_widths`, the seeds of the weights, and the steps.
+        Made with the widths of `layers_of`, the seeds of the weights, and the steps.
 
     Raises
     ------
@@ -107,7 +134,7 @@ def dump_run(
     dtype = getattr(torch, spec["dtype"])
     stored = torch.from_numpy(dataset.images[rows]).to(device)
     inputs = Inputs(stored, dataset.offset, dataset.scale, dtype)
-    layers = layer_widths(spec, dataset)
+    layers = layers_of(spec, dataset)
     stacks = stacks_of(spec["model"], weights.seeds)
     network = build_for(spec, dataset, n_seeds=len(stacks[0])).to(device)
     total = len(steps) * len(stacks) * len(rows)

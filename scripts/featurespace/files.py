@@ -19,6 +19,10 @@ from featurespace.errors import FeaturespaceError
 if TYPE_CHECKING:
     import pandas as pd
 
+STARTED_BY = "FEATURESPACE_STARTED_BY"  # the environment variable in which Snakemake tells its jobs who it is
+# machine, pid, when it began, SLURM job: what `this_process` writes
+PROCESS = re.compile(r"(?P<host>.+)-(?P<pid>\d+)-(?P<start>\d+)(?:-job(?P<job>\d+))?")
+
 logger = logging.getLogger(__name__)
 
 
@@ -83,9 +87,6 @@ def start_of(pid: int) -> str | None:
     return None if state in "ZX" else fields[18]
 
 
-PROCESS = re.compile(r"(?P<host>.+)-(?P<pid>\d+)-(?P<start>\d+)(?:-job(?P<job>\d+))?")
-
-
 def may_live(owner: re.Match[str]) -> bool:
     """Say whether a process, by its name as PROCESS matches it, may be at work.
 
@@ -95,6 +96,14 @@ def may_live(owner: re.Match[str]) -> bool:
     if host == socket.gethostname():
         return start_of(int(pid)) == start
     return job is None or is_alive(job)
+
+
+def has_ended(process: str) -> bool:
+    """Say whether a process that `this_process` named is no more; False of one that is on another machine."""
+    owner = PROCESS.fullmatch(process)
+    if owner is None or owner["host"] != socket.gethostname():
+        return False
+    return start_of(int(owner["pid"])) != owner["start"]
 
 
 def clear_drafts(path: Path) -> None:

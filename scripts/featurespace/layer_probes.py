@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from featurespace.architectures import CONVOLUTIONAL_KINDS, INPUT_LAYER, layer_depth
+from featurespace.architectures import INPUT_LAYER
 from featurespace.datasets import SPLITS, PreparedDataset, spread_evenly
 from featurespace.errors import FeaturespaceError
-from featurespace.extraction import FORWARD_ROWS, build_for, layer_widths, pool
-from featurespace.networks import Network, scale_inputs, stacks_of
+from featurespace.extraction import FORWARD_ROWS, build_for, layers_of, pool
+from featurespace.networks import STACKED_KINDS, Network, scale_inputs, stacks_of
 from featurespace.products import add_gram
 from featurespace.script import progress
 from featurespace.silhouette import silhouette
@@ -331,12 +331,14 @@ def probe_run(
     torch.set_num_threads(spec["threads"])
     _require_same_shape(spec, datasets)
     own = datasets[0]
-    widths = layer_widths({**spec, "layers": {*spec["layers"], spec["feature_layer"]}}, own)
-    layers_of = {target: {spec["feature_layer"]} for target in spec["targets"]} | {spec["targets"][0]: spec["layers"]}
+    dumped = [*layers_of(spec, own)]
+    layers = layers_of({**spec, "layers": [*spec["layers"], spec["feature_layer"]]}, own)
+    widths = {name: layer.width for name, layer in layers.items()}
+    seen_of = {target: [spec["feature_layer"]] for target in spec["targets"]} | {spec["targets"][0]: dumped}
     steps = sorted({weights.steps[0], weights.steps[-1]})
     jobs = []
     for target, dataset in zip(spec["targets"], datasets, strict=True):
-        of_target = {layer: width for layer, width in widths.items() if layer in layers_of[target]}
+        of_target = {layer: width for layer, width in widths.items() if layer in seen_of[target]}
         for stack in stacks_of(spec["model"], weights.seeds):
             jobs += [(target, dataset, step, *part) for step in steps for part in cut(of_target, stack)]
     n_samples = sum(_n_seen(spec, dataset, group, len(seeds)) for _, dataset, _, group, seeds in jobs)
@@ -375,14 +377,14 @@ def probe_run(
             "step": step,
             "epoch": weights.epochs[weights.steps.index(step)],
             "layer": layer,
-            "depth": layer_depth(spec["model"], layer),
+            "depth": 0 if layer == INPUT_LAYER else layers[layer].depth,
             "target": target,
             **asdict(found[target, step, (seed, layer)]),
         }
         for seed in weights.seeds
         for step in steps
         for target in spec["targets"]
-        for layer in (INPUT_LAYER, *(layer for layer in widths if layer in layers_of[target]))
+        for layer in (INPUT_LAYER, *(layer for layer in widths if layer in seen_of[target]))
     ]
     return pd.DataFrame(table, columns=list(COLUMNS))
 
@@ -403,7 +405,7 @@ class _Inputs:
         self.stored = torch.from_numpy(dataset.images).to(device)
         self.offset, self.scale = own.offset, own.scale
         self.dtype = getattr(torch, spec["dtype"])
-        self.rows_a_pass = FORWARD_ROWS if spec["model"]["kind"] in CONVOLUTIONAL_KINDS else DENSE_ROWS
+        self.rows_a_pass = DENSE_ROWS if spec["model"]["kind"] in STACKED_KINDS else FORWARD_ROWS
 
     def blocks(self, rows: np.ndarray) -> Iterator[Tensor]:
         """Go through rows, in blocks of (B, *input shape)."""

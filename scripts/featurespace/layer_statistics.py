@@ -17,6 +17,7 @@ from scipy import stats
 
 from featurespace.evidence import (
     DATA,
+    WITHOUT_NETWORK,
     Absent,
     Ledger,
     Measurement,
@@ -438,7 +439,7 @@ def run_errors(scene: Scene, centring: str) -> Measurement:
     counts = runs.groupby(["recipe", "seed"]).size().groupby("recipe").agg(["size", "sum"])
     wrong = 0
     for recipe in (*scene.recipes, *scene.sweeps):
-        if recipe["task"] != "noise":
+        if recipe["task"] not in WITHOUT_NETWORK:
             distinct, rows = counts.loc[recipe["name"]] if recipe["name"] in counts.index else (0, 0)
             wrong += abs(recipe["n_seeds"] - distinct) + (rows - distinct)
     return plain(wrong, f"tables/runs.csv: {len(runs)} runs", len(runs))

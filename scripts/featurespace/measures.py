@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from featurespace.products import add_gram, mirror
-from featurespace.spectra import WHOLE_SIDE, Rows
+from featurespace.spectra import CUDA_PIECE_VALUES, WHOLE_SIDE, Rows
 
 RELIABLE_COMPRESSION = 1e-8  # below it C is rounding of the float32 features as much as anything
 PIECE_VALUES = 2**20  # values shifted and multiplied at a time: in float64 they stay in the cache meanwhile
@@ -119,7 +119,7 @@ class Classes:
         offsets = relative - overall
         nearness = offsets.square().sum(dim=1) / 2
         chosen = []
-        for _, piece in _pieces(rows, max(1, PIECE_VALUES // rows.n_features)):
+        for _, piece in _pieces(rows, max(1, _piece_values(rows) // rows.n_features)):
             # The pivot first: that difference is exact for float32 features of a like size.
             centred = (piece - self.pivots[0]).sub_(overall)
             chosen.append((nearness - centred @ offsets.T).argmin(dim=1))
@@ -221,7 +221,7 @@ def class_scatter(rows: Rows, labels: np.ndarray, *, gram: bool = False) -> Clas
     means = torch.zeros_like(pivots)
     within = torch.zeros((n_features, n_features), dtype=torch.float64, device=device) if gram else None
     squares = torch.zeros((), dtype=torch.float64, device=device)
-    n_rows = min(rows.n_samples, max(PIECE_LENGTH if gram else 1, PIECE_VALUES // n_features))
+    n_rows = min(rows.n_samples, max(PIECE_LENGTH if gram else 1, _piece_values(rows) // n_features))
     buffer = torch.empty((n_rows + min(n_rows, n_classes), n_features), dtype=torch.float64, device=device)
     start = 0
     for block in rows.native():
@@ -285,7 +285,7 @@ def _wide_scatter(rows: Rows, labels: np.ndarray) -> _Wide:
     along_offsets = torch.zeros((n_samples, len(first)), dtype=torch.float64, device=device)
     gram = torch.zeros((n_samples, n_samples), dtype=torch.float64, device=device)
     squares = torch.zeros((), dtype=torch.float64, device=device)
-    width = max(PIECE_LENGTH, PIECE_VALUES // n_samples)
+    width = max(PIECE_LENGTH, _piece_values(rows) // n_samples)
     for start in range(0, n_features, width):
         part = slice(start, start + width)
         values = matrix[torch.as_tensor(order, device=device), part].to(torch.float64)
@@ -297,6 +297,11 @@ def _wide_scatter(rows: Rows, labels: np.ndarray) -> _Wide:
         squares += values.flatten() @ values.flatten()
     index = torch.as_tensor(inverse, device=device)
     return _Wide(Classes(index, counts, pivots, means, float(squares)), along_offsets, gram)
+
+
+def _piece_values(rows: Rows) -> int:
+    """Return how many values are shifted and multiplied at a time."""
+    return CUDA_PIECE_VALUES if rows.device.type == "cuda" else PIECE_VALUES
 
 
 def _classes_of(rows: Rows, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -382,7 +387,7 @@ def _span(offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 def _scatter_along(rows: Rows, classes: Classes, directions: torch.Tensor) -> torch.Tensor:
     """Return q_jᵀ W q_j, (r,), of directions (r, d), going over the rows once more."""
     scatter = torch.zeros(len(directions), dtype=torch.float64, device=rows.device)
-    for start, piece in _pieces(rows, max(1, PIECE_VALUES // rows.n_features)):
+    for start, piece in _pieces(rows, max(1, _piece_values(rows) // rows.n_features)):
         members = classes.index[start : start + len(piece)]
         deviations = (piece - classes.pivots[members]).sub_(classes.shifted_means[members])
         scatter += (deviations @ directions.T).square().sum(dim=0)

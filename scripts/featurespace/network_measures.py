@@ -14,9 +14,10 @@ for NC3 and NC4):
                              always the same one: samples may be stored class by class. Only where there is such
                              normalisation
     of the whole network
-        nc3                  ‖W/‖W‖ - M/‖M‖‖, Frobenius norms; not where a head stands between features and output
+        nc3                  ‖W/‖W‖ - M/‖M‖‖, Frobenius norms; not where a head stands between features and output, and
+                             of a network built elsewhere only where a dense layer reads the features themselves
         train_loss           mean loss over the whole training split
-        gradient_norm        √Σ ‖∇‖², over all parameters, of the gradient of that mean, α included
+        gradient_norm        √Σ ‖∇‖², over all parameters that are trained, of the gradient of that mean, α included
     of deep linear networks
         min_norm_residual    ‖W_L ... W_1 - Y X⁺ / α‖, X (d, N) the training inputs, Y (K, N) one-hot labels: how far
                              the network is from the shortest of the best solutions, whatever N, d and the rank of X
@@ -40,19 +41,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from featurespace.architectures import feature_layer, layer_depth, layer_names
+from featurespace.architectures import feature_layer, is_own, layer_names
 from featurespace.datasets import SPLITS, PreparedDataset, select_sample_set
 from featurespace.errors import FeaturespaceError
-from featurespace.extraction import FORWARD_ROWS, build_for, layer_widths, pool
+from featurespace.extraction import FORWARD_ROWS, build_for, layers_of, pool
 from featurespace.measures import class_scatter, measure
-from featurespace.networks import STACKED_KINDS, BatchNorm, Network, scale_inputs
+from featurespace.networks import STACKED_KINDS, BatchNorm, Network, OwnNetwork, scale_inputs
 from featurespace.script import progress
 from featurespace.spectra import Rows
 from featurespace.training import EVALUATION_ORDER, even_bounds, sample_losses, seed_sequence, shuffled
 from featurespace.weights import KeptWeights
 
 COLUMNS = ["dataset", "recipe", "block", "seed", "step", "epoch", "layer", "depth", "quantity", "value"]
-OUTPUT = "output"  # the prediction, among the layers that a forward pass gives
+OUTPUT = "output"  # the layer that gives the prediction, in the networks of this library
+PREDICTION = "output of the network"  # among the layers that a forward pass gives; no layer is called so
 HELD_BYTES = 2**31  # features that are held at a time; a layer that is larger is computed anew at each pass over it
 
 Values = list[tuple[str, str, float]]  # layer ("" for the whole network), quantity, value
@@ -67,7 +69,7 @@ def _block_bounds(n_samples: int, n_rows: int) -> list[int]:
 
 def normalisations(network: nn.Module) -> list[nn.Module]:
     """List the layers of batch normalisation."""
-    return [module for module in network.modules() if isinstance(module, BatchNorm | nn.BatchNorm2d)]
+    return [module for module in network.modules() if isinstance(module, BatchNorm | nn.modules.batchnorm._BatchNorm)]
 
 
 def _features_by_layer(
@@ -145,14 +147,16 @@ def loss_and_gradient_norm(
     loss, output_scale
         `cross-entropy` or `mse`, of the prediction times α.
     """
-    parameters = list(network.parameters())
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     gradients = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
     total = 0.0
     for inputs, labels in blocks:
         losses = sample_losses(output_scale * network(inputs)[0], inputs, labels, loss, reconstructs=False)
         total += float(losses.detach().sum(dtype=torch.float64))
-        for gradient, part in zip(gradients, torch.autograd.grad(losses.sum(), parameters), strict=True):
-            gradient += part
+        parts = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+        for gradient, part in zip(gradients, parts, strict=True):
+            if part is not None:  # a network built elsewhere may have what evaluation mode leaves out
+                gradient += part
     squares = sum(float(gradient.square().sum()) for gradient in gradients)
     return total / n_samples, squares**0.5 / n_samples
 
@@ -238,9 +242,11 @@ class _Measurer:
         self.stored = torch.from_numpy(dataset.images[rows]).to(device)
         self.labels = np.asarray(dataset.labels)[rows]
         # NC3 is about the feature layer, whether its features are dumped or not
-        self.last = feature_layer(self.model)
-        names = [layer for layer in layer_names(self.model) if layer in {*spec["layers"], self.last}]
-        self.widths = layer_widths({**spec, "layers": names}, dataset)
+        self.last = spec["feature_layer"] if is_own(self.model) else feature_layer(self.model)
+        self.readout = self._readout()
+        self.wanted = [*layers_of(spec, dataset)]
+        self.layers = layers_of({**spec, "layers": [*spec["layers"], self.last]}, dataset)
+        self.widths = {name: layer.width for name, layer in self.layers.items()}
 
         training = np.flatnonzero(np.asarray(dataset.split) == SPLITS["train"])
         if not len(training):
@@ -256,6 +262,17 @@ class _Measurer:
             inputs = dataset.inputs(training, np.float64).reshape(len(training), -1)
             self.min_norm = min_norm_solutions(inputs, self.training_labels, dataset.n_classes, spec["output_scale"])
 
+    def _readout(self) -> str | None:
+        """Name the dense layer that reads the features and gives the prediction, if there is one."""
+        if not isinstance(self.network, OwnNetwork):
+            return OUTPUT if self.spec["head"] is None else None
+        found = self.network.find_readout(self.last)
+        if found is None:
+            return None
+        path, inputs, tap = found
+        features = pool(tap[None], self.spec["pooling"])[0]
+        return path if features.shape == inputs.shape and torch.allclose(features, inputs, rtol=1e-4) else None
+
     def _trained_with(self, labels: np.ndarray, seed: int) -> np.ndarray:
         """Return the labels (N,) that a seed was trained with."""
         return shuffled(labels, seed, self.spec["recipe"]) if self.spec["task"] == "shuffled-labels" else labels
@@ -269,7 +286,9 @@ class _Measurer:
         """Return output and layers of a block of the sample set, or of an order (N,) of it: {name: (B, d)}."""
         rows = slice(start, stop) if order is None else order[start:stop]
         prediction, taps = self.network(self._inputs(self.stored, rows))
-        return {OUTPUT: prediction[0]} | {layer: pool(taps[layer], self.spec["pooling"])[0] for layer in self.widths}
+        return {PREDICTION: prediction[0]} | {
+            layer: pool(taps[layer], self.spec["pooling"])[0] for layer in self.widths
+        }
 
     def measure(self, seed: int, step: int) -> Values:
         """Measure one seed's network at one kept step."""
@@ -292,22 +311,22 @@ class _Measurer:
         present = np.unique(self.labels)
         values: Values = []
         answers = np.empty(0)
-        widths = {OUTPUT: self.dataset.n_classes} | self.widths
+        widths = {PREDICTION: self.dataset.n_classes} | self.widths
         bounds = _block_bounds(len(self.stored), FORWARD_ROWS)
         for layer, rows in _features_by_layer(self._forward, bounds, widths, self.dtype, self.device, name):
-            if layer == OUTPUT:
+            if layer == PREDICTION:
                 answers = torch.cat([block.argmax(dim=1) for block in rows.native()]).cpu().numpy()
                 continue
             classes = class_scatter(rows, self.labels)
-            if layer in self.spec["layers"]:
+            if layer in self.wanted:
                 nearest = present[classes.nearest(rows)]
                 values.append((layer, "ncc_accuracy", float(np.mean(nearest == self.labels))))
                 values.append((layer, "nc4_mismatch", float(np.mean(nearest != answers))))
                 if self.given is not None:
                     given = self.training_labels[self.weights.seeds.index(seed)][self.given]
                     values.append((layer, "compression_given", class_scatter(rows, given).compression))
-            if layer == self.last and self.spec["head"] is None:
-                weight = state[f"{OUTPUT}.weight"][0].to(torch.float64).numpy()
+            if layer == self.last and self.readout is not None:
+                weight = state[f"{self.readout}.weight"][0].to(torch.float64).numpy()
                 whole = len(present) == len(weight)  # else a class has no mean
                 nc3 = self_duality(weight, classes.offsets().cpu().numpy()) if whole else float("nan")
                 values.append(("", "nc3", nc3))
@@ -346,7 +365,7 @@ class _Measurer:
         shuffle = np.random.default_rng(source).permutation(n_samples)
         forward = partial(self._forward, order=torch.from_numpy(shuffle).to(self.device))
         bounds = even_bounds(n_samples, self.spec["batch_size"], least=2)  # a single sample has no statistics
-        widths = {layer: self.widths[layer] for layer in self.widths if layer in self.spec["layers"]}
+        widths = {layer: self.widths[layer] for layer in self.widths if layer in self.wanted}
         for layer, rows in _features_by_layer(forward, bounds, widths, self.dtype, self.device, name):
             found = measure(rows, self.labels[shuffle], rank_energy=self.spec["rank_energy"])
             values += [
@@ -391,7 +410,7 @@ def measure_run(
                 "step": step,
                 "epoch": weights.epochs[weights.steps.index(step)],
                 "layer": layer,
-                "depth": layer_depth(spec["model"], layer) if layer else np.nan,
+                "depth": measurer.layers[layer].depth if layer else np.nan,
                 "quantity": quantity,
                 "value": value,
             }

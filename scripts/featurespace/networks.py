@@ -3,12 +3,15 @@
 Every parameter and every buffer has a leading axis of seeds: one network holds the S networks of a block that train
 together. Dense layers multiply all S at once; convolutional layers have S = 1, because a stacked convolution is no
 faster than its parts on a CPU, and their seeds go one after another through the same code. The deep ones, which
-`convnets` builds without that axis, get it here. What is called a batch below is B samples for each seed.
+`convnets` builds without that axis, and those that come from elsewhere (`own_networks`), get it here. What is called a
+batch below is B samples for each seed.
 
 `forward` returns the prediction and the taps, by the names that `architectures.layer_names` gives.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,9 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featurespace.architectures import CONVOLUTIONAL_KINDS, DEEP_KINDS, HEADED_KINDS, minimum_side
+from featurespace.architectures import CONVOLUTIONAL_KINDS, DEEP_KINDS, HEADED_KINDS, is_own, minimum_side
 from featurespace.convnets import build_convnet
 from featurespace.errors import FeaturespaceError
+from featurespace.own_networks import (
+    TRIAL_ROWS,
+    choose_layers,
+    fit_inputs,
+    make_module,
+    name_of,
+    prediction_of,
+    seeded,
+    trial,
+    watched,
+)
 
 Taps = dict[str, Tensor]
 
@@ -434,6 +448,198 @@ class SingleSeed(Network):
         return prediction[None], {name: tap[None] for name, tap in taps.items()}
 
 
+class OwnNetwork(Network):
+    """A network that was built elsewhere, (B, *input shape) -> prediction, with an axis of one seed.
+
+    Its parameters and buffers keep their names and their identity (what shares a parameter still does) and get the
+    leading axis; in a forward pass it sees them without. What is in it besides, random or not, is always that of a
+    build under seed 0: the same for every seed, in every job.
+
+    Attributes
+    ----------
+    layers
+        The paths of the modules that are tapped, in order; none until `tap` is called.
+    """
+
+    module: nn.Module
+
+    def __init__(
+        self, model: Mapping[str, Any], input_shape: Sequence[int], n_classes: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.model, self.input_shape, self.dtype = model, tuple(input_shape), dtype
+        self.layers: list[str] = []
+        self.make = partial(make_module, model, input_shape, n_classes)
+        with seeded(0):
+            module = self.make()
+        # not as a child, which would give every name a prefix: the root's own parameters and children are this one's
+        object.__setattr__(self, "module", module)
+        self._parameters, self._buffers = module._parameters, module._buffers
+        self._modules: dict[str, Any] = module._modules
+        self._non_persistent_buffers_set = module._non_persistent_buffers_set
+        parts = list(module.modules())
+        self.recurrent = [part for part in parts if isinstance(part, nn.RNNBase)]
+        for recurrent in self.recurrent:
+            recurrent.flatten_parameters = lambda: None  # type: ignore[method-assign]  # it cannot with another axis
+        self.places: list[tuple[dict[str, Any], str]] = []  # where parameters and buffers are kept
+        stacked: dict[int, Tensor] = {}
+        for part in parts:
+            stores: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+            for store in stores:
+                for name, tensor in store.items():
+                    if tensor is None:
+                        continue
+                    self.places.append((store, name))
+                    if id(tensor) not in stacked:
+                        stacked[id(tensor)] = self._stacked(tensor)
+                    store[name] = stacked[id(tensor)]
+        self.trainable = {id(parameter) for parameter in self.parameters() if parameter.requires_grad}
+
+    def _stacked(self, tensor: Tensor) -> Tensor:
+        """Give a tensor the axis of seeds; a parameter stays the same object."""
+        values = tensor.detach().to(self.dtype if tensor.is_floating_point() else tensor.dtype)[None]
+        if not isinstance(tensor, nn.Parameter):
+            return values
+        tensor.data = values
+        return tensor
+
+    def train(self, mode: bool = True) -> "OwnNetwork":
+        self.training = mode
+        self.module.train(mode)
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> "OwnNetwork":
+        """Turn gradients on, of those parameters that had them when the network was built, or off."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad and id(parameter) in self.trainable)
+        return self
+
+    @contextmanager
+    def _without_axis(self) -> Iterator[None]:
+        """Let the module see its parameters and buffers without the axis of seeds, and keep what it does to buffers."""
+        whole = [store[name] for store, name in self.places]
+        views: dict[int, Tensor] = {}
+        for (store, name), tensor in zip(self.places, whole, strict=True):
+            store[name] = views.setdefault(id(tensor), tensor.squeeze(0))
+        for part in self.recurrent:
+            part._flat_weights = [getattr(part, name) for name in part._flat_weights_names]
+        try:
+            yield
+            for (store, name), tensor in zip(self.places, whole, strict=True):
+                if store.get(name) is not views[id(tensor)]:  # not changed in place, but another one
+                    self._take_over(name, tensor, store.get(name))
+        finally:
+            for (store, name), tensor in zip(self.places, whole, strict=True):
+                store[name] = tensor
+
+    def _take_over(self, name: str, tensor: Tensor, other: Tensor | None) -> None:
+        if other is None or other.shape != tensor.shape[1:] or isinstance(tensor, nn.Parameter):
+            raise FeaturespaceError(
+                f"model: {name_of(self.model)} puts something of another shape in the place of {name!r} in its forward "
+                "pass, where weights of one shape are to be kept"
+            )
+        tensor.copy_(other.detach()[None])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Taps]:
+        # a copy: what comes in may be a part of the data set, and a module may work in place
+        inputs = fit_inputs(self.model, x.squeeze(0)).clone(memory_format=torch.contiguous_format)
+        seen: Taps = {}
+        with self._without_axis(), watched(self.module, self.layers, seen):
+            output = self.module(inputs)
+        taps = {path: (seen[path][:, None] if seen[path].ndim == 1 else seen[path])[None] for path in self.layers}
+        return prediction_of(self.model, output, len(inputs))[None], taps
+
+    def tap(self, layers: Sequence[str]) -> None:
+        """Choose the layers, by path or glob, that `forward` returns.
+
+        Raises
+        ------
+        FeaturespaceError
+            One line, if there is none of that name; it lists those there are.
+        """
+        self.layers = self.find_layers(layers)
+
+    def find_layers(self, layers: Sequence[str]) -> list[str]:
+        """Return the paths of the layers that `tap` would choose, in order."""
+        seen: Taps = {}
+        there = [path for path, _ in self.module.named_modules(remove_duplicate=False) if path]
+        was_training = self.training
+        self.eval()
+        with watched(self.module, there, seen):
+            self._try()
+        self.train(was_training)
+        n_rows = {path: len(tensor) if tensor.ndim else 0 for path, tensor in seen.items()}
+        return choose_layers(layers, list(seen), there, n_rows)
+
+    def _try(self, seed: int = 0) -> Tensor:
+        device = next((tensor.device for tensor in self.parameters()), None)
+        with self._without_axis():
+            output = trial(self.model, self.module, self.input_shape, self.dtype, seed, device)
+        return prediction_of(self.model, output, TRIAL_ROWS)
+
+    def try_out(self, trains: bool) -> tuple[int, ...]:
+        """Return the shape of what the network says of one sample, after it was tried; its buffers may have moved.
+
+        Parameters
+        ----------
+        trains
+            Whether it is tried in training mode too.
+
+        Raises
+        ------
+        FeaturespaceError
+            One line, if the network fails, or does not return one tensor with a row a sample, or is random in
+            evaluation mode, or has nothing to train.
+        """
+        names = list(self.state_dict())
+        if trains:
+            if not self.trainable:
+                raise FeaturespaceError(f"model: {name_of(self.model)} has no parameter that takes a gradient")
+            self.train()
+            self._try()
+        self.eval()
+        first, second = self._try(1), self._try(2)
+        if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+            raise FeaturespaceError(
+                f"model: {name_of(self.model)} gives random answers in evaluation mode, where features are looked at"
+            )
+        if list(self.state_dict()) != names:
+            raise FeaturespaceError(f"model: {name_of(self.model)} adds parameters or buffers in its forward pass")
+        return tuple(first.shape[1:])
+
+    def find_readout(self, layer: str) -> tuple[str, Tensor, Tensor] | None:
+        """Return the path of the dense layer whose output is the prediction, and in a trial its inputs and a layer.
+
+        The inputs are (B, d), the layer is as its module gives it. None if there is no such dense layer.
+        """
+        read: list[tuple[str, Tensor, Tensor]] = []
+        hooks = [
+            part.register_forward_hook(lambda _, inputs, output, path=path: read.append((path, inputs[0], output)))
+            for path, part in self.module.named_modules()
+            if path and isinstance(part, nn.Linear)
+        ]
+        seen: Taps = {}
+        self.eval()
+        try:
+            with watched(self.module, [layer], seen):
+                prediction = self._try()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found = [(path, inputs) for path, inputs, output in read if output is prediction]
+        return (*found[-1], seen[layer]) if found and layer in seen else None
+
+    @torch.no_grad()
+    def draw(self, seed: int) -> None:
+        """Take the parameters and buffers of a network that is built anew, all generators beginning at a seed."""
+        with seeded(seed):
+            state = self.make().state_dict()
+        try:
+            self.load_state_dict({name: tensor[None] for name, tensor in state.items()})
+        except RuntimeError as error:
+            raise FeaturespaceError(f"model: {name_of(self.model)} is another network each time it is built") from error
+
+
 def build_network(
     model: Mapping[str, Any],
     input_shape: Sequence[int],
@@ -468,6 +674,11 @@ def build_network(
     """
     options = {"dtype": dtype}
     kind = model["kind"]
+    if is_own(model):
+        assert n_seeds == 1, "the seeds of an own network go one after another"
+        if projection is not None or head is not None:
+            raise FeaturespaceError(f"model: {name_of(model)} takes no head")
+        return OwnNetwork(model, input_shape, n_classes, dtype)
     if kind in CONVOLUTIONAL_KINDS:
         assert n_seeds == 1, "the seeds of a convolutional network go one after another"
         if len(input_shape) != 3:
@@ -519,8 +730,12 @@ def initialise(network: Network, scheme: str, scale: float, generators: Sequence
         Batch normalisation begins with weight 1 and bias 0 under both.
     generators
         One a seed, on the CPU, so that the draw does not depend on the device. Layers draw in the order of
-        `network.modules()`, the weight before the bias, and nothing else is drawn.
+        `network.modules()`, the weight before the bias, and nothing else is drawn. An `OwnNetwork` is initialised by
+        whoever builds it, all global generators beginning at the seed of the one given.
     """
+    if isinstance(network, OwnNetwork):
+        network.draw(generators[0].initial_seed())
+        return
     for s, generator in enumerate(generators):
         for layer in network.modules():
             if isinstance(layer, nn.BatchNorm2d):

@@ -1,12 +1,11 @@
 """Finding the user's own code that a study names, and what it depends on, without running any of it."""
 
 import ast
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurespace.closure import CodeIndex, defines, module_files, own_module, parse_file
+from featurespace.closure import OwnCode, top_level_names
 from featurespace.errors import FeaturespaceError
 
 PLOT = "plot"  # the function of a figure's script
@@ -21,22 +20,17 @@ class OwnFigure:
     code: dict[str, str]
 
 
-def find_script(script: str, search_path: Sequence[Path]) -> Path | None:
+def find_script(script: str, search_path: Sequence[str | Path]) -> Path | None:
     """Find a script by the path that a study gives it, relative to one of some directories; None if none has it."""
     try:
-        places = [folder / Path(script).expanduser() for folder in search_path]
+        places = [Path(folder) / Path(script).expanduser() for folder in search_path]
         return next((place for place in places if place.is_file()), None)
     except (OSError, RuntimeError):  # a name that is too long, a user who is not there
         return None
 
 
-def find_own_figure(name: str, script: str, search_path: Sequence[Path], library: Path) -> OwnFigure:
+def find_own_figure(name: str, script: str, search_path: Sequence[str | Path], own_code: OwnCode) -> OwnFigure:
     """Find the script of a figure, its caption, and the digests of it and of the local modules it imports.
-
-    Parameters
-    ----------
-    library
-        The directory that featurespace itself is imported from.
 
     Raises
     ------
@@ -48,22 +42,24 @@ def find_own_figure(name: str, script: str, search_path: Sequence[Path], library
     if file is None:
         raise FeaturespaceError(f"{where}: no file {script!r} (looked in {', '.join(map(str, search_path))})")
     try:
-        tree = parse_file(file)
-        if not defines(tree, PLOT):
+        digests = own_code.of_script(file)
+        names = top_level_names(file)
+        if names is not None and PLOT not in names:
             raise FeaturespaceError(f"{file} has no function `{PLOT}(tables)`")
-        digests = CodeIndex(file.parent, *search_path, library).closure(file.name)
     except FeaturespaceError as error:
         raise FeaturespaceError(f"{where}: {error}") from error
-    return OwnFigure(file, ast.get_docstring(tree) or "", _as_own(digests))
+    caption = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return OwnFigure(file, caption, _as_own(digests))
 
 
-def own_measures_code(functions: Sequence[str], search_path: Sequence[Path], library: Path) -> dict[str, str]:
+def own_measures_code(functions: Sequence[str], own_code: OwnCode) -> dict[str, str]:
     """Return the digests of the modules that some functions are in, and of the local modules that these import.
 
     Parameters
     ----------
     functions
-        Each `package.module:function`.
+        Each `package.module:function`. Of those that are installed there is nothing: whoever installs another version
+        says what is to run again.
 
     Raises
     ------
@@ -72,34 +68,11 @@ def own_measures_code(functions: Sequence[str], search_path: Sequence[Path], lib
     """
     digests: dict[str, str] = {}
     for i, function in enumerate(functions):
-        module, _, name = function.partition(":")
-        where = f"analysis.measures.own.{i}"
-        if is_installed(module, search_path):
-            continue  # whoever installs another version of it says what is to run again
         try:
-            root, file = own_module(module, search_path)
-            if not defines(parse_file(file), name):
-                raise FeaturespaceError(f"{file} has no function {name!r}")
-            others = [folder for folder in (*search_path, library) if folder != root]
-            parts = module.split(".")
-            packages = [root.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts))]
-            index = CodeIndex(root, *others)
-            for path in (*filter(Path.is_file, packages), file):
-                digests |= index.closure(path.relative_to(root).as_posix())
+            digests |= own_code.of_function(function)
         except FeaturespaceError as error:
-            raise FeaturespaceError(f"{where}: {error}") from error
+            raise FeaturespaceError(f"analysis.measures.own.{i}: {error}") from error
     return _as_own(digests)
-
-
-def is_installed(module: str, search_path: Sequence[Path]) -> bool:
-    """Say whether a module is part of an installed package, and not of the user's own files."""
-    top = module.partition(".")[0]
-    if any(list(module_files((top,), root)) or (root / top).is_dir() for root in search_path):
-        return False
-    try:
-        return importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _as_own(digests: dict[str, str]) -> dict[str, str]:

@@ -18,15 +18,21 @@ from featurespace.config import (
     N_CLASSES,
     OTHER_FIGURES,
     SUPERVISED,
+    WITHOUT_NETWORK,
     Contrast,
     Digits,
+    FunctionData,
     ImageSection,
+    Module,
     Orthonormal,
+    Own,
     Recipe,
     Retrieved,
+    Saved,
     Study,
-    same_shape,
+    feature_layer_of,
 )
+from featurespace.own_sources import OwnSources
 
 # what a recipe is beside its data, task, network and length: two recipes may differ in one of these alone
 SETTING = (
@@ -49,8 +55,9 @@ def blocks_of(seeds: list[int], size: int) -> list[list[int]]:
 class Plan:
     """The jobs of one study, by rule."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, sources: OwnSources | None = None) -> None:
         self.study = study
+        self.sources = sources or OwnSources(study)
 
     # --- what there is ---
 
@@ -69,18 +76,48 @@ class Plan:
 
     @cached_property
     def own_recipes(self) -> list[str]:
-        """The recipes of the study file, without the members of sweeps."""
-        return list(self.study.recipes)
+        """The recipes of the study file, and features that were made elsewhere, without the members of sweeps."""
+        return [*self.study.recipes, *self.study.features]
 
     @cached_property
     def network_recipes(self) -> list[str]:
         """The recipes that have networks, and so weights and a history."""
-        return [name for name in self.recipes if self.recipe(name).task != "noise"]
+        return [name for name in self.recipes if self.recipe(name).task not in WITHOUT_NETWORK]
 
     @cached_property
     def noise_recipes(self) -> list[str]:
         """The recipes whose features are drawn at random."""
         return [name for name in self.recipes if self.recipe(name).task == "noise"]
+
+    @cached_property
+    def saved_recipes(self) -> list[str]:
+        """The recipes whose weights were saved elsewhere."""
+        return [name for name in self.recipes if self.recipe(name).weights is not None]
+
+    @cached_property
+    def factories(self) -> dict[str, str]:
+        """The functions of the user's that build networks, by recipe: `package.module:function`."""
+        models = {name: self.recipe(name).model for name in self.recipes}
+        return {name: model.factory for name, model in models.items() if isinstance(model, Module)}
+
+    @property
+    def names_own_code(self) -> bool:
+        """Whether the study names any module of the user's own."""
+        functions = any(isinstance(dataset, FunctionData) for dataset in self.study.datasets.values())
+        return bool(self.factories or self.study.analysis.measures.own or self.study.own_figures) or functions
+
+    @cached_property
+    def tapped_layers(self) -> dict[str, list[str]]:
+        """The layers, by path or glob, of the recipes whose networks are built elsewhere."""
+        return {name: self.layers(name) for name in self.recipes if self._is_built_elsewhere(name)}
+
+    def _is_built_elsewhere(self, recipe: str) -> bool:
+        return architectures.is_own(self.recipe(recipe).model.model_dump())
+
+    @cached_property
+    def imported_recipes(self) -> list[str]:
+        """What features that were made elsewhere count as."""
+        return list(self.study.features)
 
     @cached_property
     def population_recipes(self) -> list[str]:
@@ -120,12 +157,17 @@ class Plan:
 
     def probe_targets(self, recipe: str) -> list[str]:
         """Return the data sets that a recipe's layers are probed on: its own, then others that fit its network."""
-        own, datasets = self.recipe(recipe).dataset, self.study.datasets
+        own, shape = self.recipe(recipe).dataset, self.sources.shape
         targets = [name for name in self.study.analysis.layer_probes.targets if name != own]
-        return [own, *(name for name in targets if same_shape(datasets[name], datasets[own]))]
+        return [own, *(name for name in targets if shape(name) == shape(own))]
 
     def seeds(self, recipe: str) -> list[int]:
         """Return a recipe's seeds, in the study's order: one that is added at the end leaves full blocks alone."""
+        weights = self.recipe(recipe).weights
+        if weights is not None:
+            return list(dict.fromkeys(saved.seed for saved in weights))
+        if recipe in self.study.features:
+            return self.sources.features(recipe).seeds
         own = self.recipe(recipe).seeds
         seeds = self.study.seeds if own is None else own
         return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -167,9 +209,18 @@ class Plan:
         """Whether anything that the study asks for is about P-vectors: some studies are about layers alone."""
         return "p-vectors" in self.study.ledgers or bool({*self.study.figures} - {*LAYER_FIGURES, *OTHER_FIGURES})
 
+    @property
+    def decomposes(self) -> bool:
+        """Whether anything that the study asks for is about the spectra of its recipes."""
+        return self.compares_angles or "spectra" in self.study.figures
+
     def is_downloaded(self, dataset: str) -> bool:
         """Say whether a data set has files to retrieve."""
         return isinstance(self.study.datasets[dataset], Retrieved)
+
+    def is_own(self, dataset: str) -> bool:
+        """Say whether a data set is made of a user's own files or function."""
+        return isinstance(self.study.datasets[dataset], Own)
 
     def kind(self, dataset: str) -> str:
         """Return the kind of a data set."""
@@ -180,6 +231,8 @@ class Plan:
         section = self.study.datasets[dataset]
         if isinstance(section, Orthonormal):
             return section.classes
+        if isinstance(section, Own):
+            return self.sources.dataset(dataset).n_classes
         if isinstance(section, ImageSection) and section.classes is not None:
             return len(section.classes)
         return N_CLASSES[section.kind]
@@ -190,7 +243,9 @@ class Plan:
         if isinstance(section, Orthonormal):
             n_train, n_test = section.samples_per_class * section.classes, 0
         else:
-            if isinstance(section, Digits):
+            if isinstance(section, Own):
+                n_train, n_test = self.sources.dataset(dataset).n_train, self.sources.dataset(dataset).n_test
+            elif isinstance(section, Digits):
                 n_train, n_test = digits_split_sizes(section.test_fraction, section.split_seed, section.classes)
             else:
                 classes = section.classes if isinstance(section, ImageSection) else None
@@ -205,21 +260,26 @@ class Plan:
         return min(n, sample_set.limit or n)
 
     def layers(self, recipe: str) -> list[str]:
-        """Return the layers that are dumped, shallowest first."""
+        """Return the layers that are dumped, shallowest first; as written where only the network knows its layers."""
+        if recipe in self.study.features:
+            return self.sources.features(recipe).layers
         section = self.recipe(recipe)
+        if self._is_built_elsewhere(recipe):
+            return list(section.layers or [])
         names = architectures.layer_names(section.model.model_dump())
         return [name for name in names if section.layers is None or name in section.layers]
 
     def feature_layer(self, recipe: str) -> str:
         """Return the layer whose P-vector stands for the recipe."""
-        section = self.recipe(recipe)
-        return section.feature_layer or architectures.feature_layer(section.model.model_dump())
+        if recipe in self.study.features:
+            return self.sources.features(recipe).feature_layer
+        return feature_layer_of(self.recipe(recipe))
 
     def loss(self, recipe: str) -> str | None:
         """Return what a recipe's training lowers; nothing if it is not trained."""
         section = self.recipe(recipe)
         match section.task:
-            case "untrained" | "noise":
+            case "untrained" | "saved" | "noise" | "features" | "control-features":
                 return None
             case "reconstruct" | "denoise":
                 return "mse"
@@ -234,6 +294,11 @@ class Plan:
         """How the data set's files become arrays. Where they come from is no part: their checksums are known."""
         return normalised(self.study.datasets[dataset].model_dump(exclude={"sample_set", "source"}))
 
+    def import_dataset(self, dataset: str) -> dict[str, Any]:
+        """How a user's own files, or function, become arrays, and what is in them. Where they are is no part."""
+        spec = self.study.datasets[dataset].model_dump(exclude={"sample_set", "folder", "file", "files"})
+        return normalised(spec | {"name": dataset, "contents": self.sources.dataset(dataset).contents})
+
     def dump_inputs(self, dataset: str) -> dict[str, Any]:
         """Which samples' inputs are dumped."""
         section = self.study.datasets[dataset]
@@ -246,17 +311,26 @@ class Plan:
             "block": block,
             "dataset": section.dataset,
             "seeds": self.blocks(recipe)[block],
-            "model": section.model.model_dump(),
+            "model": self._model(recipe),
             "head": section.head.model_dump() if section.head else None,
             "dtype": section.dtype,
             "threads": section.threads,
         }
 
+    def _model(self, recipe: str) -> dict[str, Any]:
+        """Return the architecture; of a network of this library without what only others take."""
+        model = self.recipe(recipe).model.model_dump()
+        return (
+            model
+            if self._is_built_elsewhere(recipe)
+            else {key: model[key] for key in model if key not in ("arguments", "inputs")}
+        )
+
     def _optimiser(self, recipe: str) -> dict[str, Any] | None:
         """Return the optimiser's section, which may be left to its defaults; nothing where nothing is trained."""
         section = self.recipe(recipe)
         if section.schedule is None:
-            return None
+            return None  # not trained, or not here
         return section.optimiser.model_dump() if section.optimiser else DEFAULT_OPTIMISER
 
     def _contrast(self, recipe: str) -> dict[str, Any] | None:
@@ -269,7 +343,8 @@ class Plan:
     def _pooling(self, recipe: str) -> str | None:
         """Return how maps of features are pooled; nothing where layers have no maps."""
         section = self.recipe(recipe)
-        return section.pooling if section.model.kind in architectures.CONVOLUTIONAL_KINDS else None
+        has_maps = section.model.kind in architectures.CONVOLUTIONAL_KINDS or self._is_built_elsewhere(recipe)
+        return section.pooling if has_maps else None
 
     def train_run(self, recipe: str, block: int) -> dict[str, Any]:
         """Everything that decides a run's weights, apart from its data."""
@@ -290,6 +365,25 @@ class Plan:
             }
         )
 
+    def import_weights(self, recipe: str, block: int) -> dict[str, Any]:
+        """Of which seeds, steps and epochs the files of a block are, in their order, and what the networks learned."""
+        spec = self.train_run(recipe, block)
+        of_files = [
+            {"seed": saved.seed, "step": saved.step, "epoch": float(saved.step if saved.epoch is None else saved.epoch)}
+            for saved in self._saved(recipe, block)
+        ]
+        return normalised(spec | {"weights": of_files})
+
+    def weight_files(self, recipe: str, block: int) -> list[str]:
+        """Return the files of a block's weights, in the order of `import_weights`."""
+        return [saved.file for saved in self._saved(recipe, block)]
+
+    def _saved(self, recipe: str, block: int) -> list[Saved]:
+        weights, seeds = self.recipe(recipe).weights or [], self.blocks(recipe)[block]
+        return sorted(
+            (saved for saved in weights if saved.seed in seeds), key=lambda saved: (seeds.index(saved.seed), saved.step)
+        )
+
     def _dump(self, recipe: str, block: int, layers: list[str]) -> dict[str, Any]:
         section = self.recipe(recipe)
         contrast = self._contrast(recipe)
@@ -298,6 +392,8 @@ class Plan:
             "pooling": self._pooling(recipe),
             "projection": {key: contrast[key] for key in ("hidden", "width")} if contrast else None,
             "sample_set": self.study.datasets[section.dataset].sample_set.model_dump(),
+            # among which a layer has its depth
+            **({"taps": self.layers(recipe)} if self._is_built_elsewhere(recipe) else {}),
         }
 
     def dump_features(self, recipe: str, block: int) -> dict[str, Any]:
@@ -315,6 +411,19 @@ class Plan:
         keys = ("recipe", "block", "dataset", "seeds", "model", "layers", "sample_set", "held_out")
         return {key: spec[key] for key in sorted(keys)}
 
+    def import_features(self, recipe: str, block: int) -> dict[str, Any]:
+        """Which layers of features that were made elsewhere are taken, for which samples. Where they are is no part."""
+        keys = ("recipe", "block", "dataset", "seeds", "layers", "sample_set")
+        spec = self._dump(recipe, block, self.layers(recipe))
+        return normalised(
+            {key: spec[key] for key in keys}
+            | {
+                "feature_layer": self.feature_layer(recipe),
+                "held_out": self.study.analysis.held_out,
+                "contents": self.sources.features(recipe).contents,
+            }
+        )
+
     def measure_networks(self, recipe: str, block: int) -> dict[str, Any]:
         """Which networks are measured with their weights, on which samples, and as what they were trained."""
         section = self.recipe(recipe)
@@ -327,6 +436,7 @@ class Plan:
                 "batch_size": section.schedule.batch_size if section.schedule else None,
                 "rank_energy": self.study.analysis.measures.rank_energy,
             }
+            | ({"feature_layer": self.feature_layer(recipe)} if self._is_built_elsewhere(recipe) else {})
         )
 
     def predict_layers(self, recipe: str, block: int) -> dict[str, Any]:
@@ -393,7 +503,7 @@ class Plan:
             "dataset": section.dataset,
             "task": section.task,
             "kind": section.model.kind,
-            "model": section.model.model_dump(),
+            "model": self._model(recipe),
             "init": section.init.model_dump(),
             "output_scale": section.output_scale,
             "head": section.head.model_dump() if section.head else None,
@@ -402,7 +512,7 @@ class Plan:
             "feature_layer": self.feature_layer(recipe),
             "blocks": len(self.blocks(recipe)),
             "population": self.population(recipe),
-            "epochs": section.schedule.epochs if section.schedule else 0,
+            "epochs": section.schedule.epochs if section.schedule else self._saved_epochs(recipe),
             "augmentation": section.augmentation.model_dump() if section.augmentation else None,
             "dtype": section.dtype,
             "autocast": section.autocast,
@@ -413,6 +523,12 @@ class Plan:
             "n_seeds": len(self.seeds(recipe)),
         }
         return {key: facts[key] for key in keys}
+
+    def _saved_epochs(self, recipe: str) -> float:
+        """Return the last epoch of weights that were saved elsewhere; 0 if nothing was trained anywhere."""
+        weights = self.recipe(recipe).weights or []
+        epochs = [saved.step if saved.epoch is None else saved.epoch for saved in weights]
+        return max(epochs, default=0)
 
     def _about(self, recipes: list[str], *keys: str) -> dict[str, Any]:
         return {
@@ -447,7 +563,7 @@ class Plan:
 
     def assess_sensitivity(self) -> dict[str, Any]:
         """Which runs are compared on parts of their features, and which parts."""
-        keys = ("name", "dataset", "blocks", "task", "kind", "model", "layers")
+        keys = ("name", "dataset", "blocks", "task", "kind", "model")
         return normalised(self.study.analysis.sensitivity.model_dump() | self._about(self.own_recipes, *keys))
 
     def correlate_population(self) -> dict[str, Any]:
@@ -497,7 +613,7 @@ class Plan:
             "spectra": ["feature_layer"],
             "layers": [],
             "explained_variance": ["task", "kind", "feature_layer"],
-            "report": ["task"],
+            "report": ["task", "feature_layer"],
         }
         keys = ["name", "dataset", *also.get(figure, ["task", "kind"])]
         spec: dict[str, Any] = {"recipes": self._about(self.own_recipes, *keys)["recipes"]}
@@ -527,6 +643,10 @@ class Plan:
         spec: dict[str, Any] = {
             "recipes": [self._facts(name, *about, *(keys if name in described else [])) for name in named]
         }
+        if figure == "collapse":
+            for facts in spec["recipes"]:
+                if facts["name"] in described and self._is_built_elsewhere(facts["name"]):
+                    facts["feature_layer"] = self.feature_layer(facts["name"])
         if described is self.theory_recipes:
             used = {self.recipe(name).dataset for name in named if name in described}
             spec["datasets"] = [self._dataset_facts(name) for name in self.used_datasets if name in used]
@@ -573,4 +693,6 @@ class Plan:
 
     def write_study(self) -> dict[str, Any]:
         """The whole study, in its own order, without what changes no result."""
-        return json.loads(self.study.model_dump_json(exclude={"device": True, "datasets": {"__all__": {"source"}}}))
+        places = {"source", "folder", "file", "files"}
+        exclude: Any = {"device": True, "datasets": {"__all__": places}, "features": {"__all__": {"source"}}}
+        return json.loads(self.study.model_dump_json(exclude=exclude))

@@ -4,10 +4,12 @@ Every number in it is computed from the tables behind the figures; nothing is ju
 """
 
 import base64
+import hashlib
 import importlib.metadata
 import io
 import os
 import platform
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +23,13 @@ from docutils.utils import SystemMessage
 from markupsafe import Markup
 
 from featurespace.errors import FeaturespaceError
+from featurespace.explorer import embedded_json
 from featurespace.figures.series import CONTROLS, datasets_of
 from featurespace.rules import headings_of
 from featurespace.tables import is_false
 
-TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
+TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE, STYLE, SCRIPT = (TEMPLATES / f"report.{kind}" for kind in ("html.j2", "css", "js"))
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "zarr", "xarray", "matplotlib", "snakemake")
 CENTRINGS = ("raw", "centred")
 # What a figure shows in a few words, for those who cannot see it; its caption says the rest.
@@ -86,12 +90,33 @@ class FigureEntry:
 
     name: str
     image: str  # data URI
-    alternative: str
+    alternative: str  # what it shows in a few words, for those who cannot see it; its title if empty
     caption: Markup
     csv: str  # path as the user gives it to Snakemake
     csv_link: str  # the same, relative to the report
     png_link: str
     command: str
+
+    @property
+    def title(self) -> str:
+        """What the figure is called: the words in bold that its caption begins with, else its name."""
+        found = re.match(r"<p><strong>(.*?)</strong>", self.caption, re.DOTALL)
+        words = Markup(found[1]).striptags() if found else ""  # ends of sentences are the page's to set
+        return words.rstrip(".") or self.name
+
+    @property
+    def lead(self) -> Markup:
+        """The first paragraph of the caption, without the title; all of it if it begins with anything else."""
+        first, end, _ = str(self.caption).partition("</p>")
+        if not first.startswith("<p>"):
+            return self.caption
+        return Markup(re.sub(r"^<p><strong>.*?</strong>\s*", "<p>", first, count=1, flags=re.DOTALL) + end)
+
+    @property
+    def more(self) -> Markup:
+        """The paragraphs of the caption after the first."""
+        first, _, rest = str(self.caption).partition("</p>")
+        return Markup(rest.strip()) if first.startswith("<p>") else Markup("")
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
@@ -281,19 +306,23 @@ def _averaged(row: Mapping[str, Any], of: str) -> str:
     return ", on average over seeds" if spread["n_runs"] > 1 else ""
 
 
-def _test_sentences(matrix: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
-    """Say how many pairs of runs of different trained recipes are closer than the permutation null."""
+def _tested_pairs(
+    matrix: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str
+) -> dict[str, tuple[int, int]]:
+    """Count the pairs of runs of different trained recipes that are closer than the null, and all; by centring."""
     if "n_below_05" not in matrix:
-        return []
+        return {}
     trained = _trained(recipes)
     pairs = matrix[(matrix["dataset"] == dataset) & matrix["recipe_a"].isin(trained) & matrix["recipe_b"].isin(trained)]
     sums = pairs[pairs["recipe_a"] != pairs["recipe_b"]].groupby("centring")[["n_tested", "n_below_05"]].sum()
     sums = sums[sums["n_tested"] > 0].astype(int)
-    texts = [
-        f"{sums['n_below_05'][centring]} of {sums['n_tested'][centring]} {centring}"
-        for centring in CENTRINGS
-        if centring in sums.index
-    ]
+    return {str(name): (int(row["n_below_05"]), int(row["n_tested"])) for name, row in sums.iterrows()}
+
+
+def _test_sentences(matrix: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
+    """Say how many pairs of runs of different trained recipes are closer than the permutation null."""
+    counts = _tested_pairs(matrix, recipes, dataset)
+    texts = [f"{counts[c][0]} of {counts[c][1]} {c}" for c in CENTRINGS if c in counts]
     if not texts:
         return []
     return [
@@ -403,6 +432,135 @@ def _run_sentences(runs: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dat
         names = ", ".join(dict.fromkeys(failed["recipe"]))
         sentences.append(f"{len(failed)} run(s) did not reach the loss at which they were to stop: {names}.")
     return sentences
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+LINES = 3  # of the answer
+CARRYING = 3  # figures that are shown at once
+
+
+def answer_lines(
+    tables: Mapping[str, pd.DataFrame],
+    runs: pd.DataFrame,
+    claims: pd.DataFrame | None,
+    recipes: Sequence[Mapping[str, Any]],
+) -> list[dict[str, str]]:
+    """Say in three lines what was found: of the claims, of the angles with and without the mean, of the layers.
+
+    Every data set counts; the full sentences, by data set, are those of `answers`. Where a study has no such numbers,
+    the lines say what it has: how the angles change over training, and how well the recipes have learned.
+
+    Parameters
+    ----------
+    tables, runs, recipes
+        As `answers` takes them.
+    claims
+        `claims.csv`, if the study tests any.
+
+    Returns
+    -------
+    list of dict
+        lead (what the line is about), text and figure (the name of the one that shows it, or nothing); three at most.
+    """
+    datasets = datasets_of(recipes, [recipe["dataset"] for recipe in recipes])
+    rows = {
+        dataset: {
+            row["key"]: row
+            for row in angle_summary(tables.get("angle_dynamics"), tables.get("angle_matrix"), recipes, dataset)
+        }
+        for dataset in datasets
+    }
+
+    def said(texts: Mapping[str, str]) -> str:
+        """Join what is said of each data set, named where the study has several."""
+        several = len(datasets) > 1
+        joined = "; ".join(f"on {dataset}, {text}" if several else text for dataset, text in texts.items())
+        return joined[:1].upper() + joined[1:] + "." if joined else ""
+
+    lines = []
+    if claims is not None and len(claims):
+        by_ledger = claims.groupby("ledger", sort=False)
+        counted = [_verdict_counts(part, headings_of(str(name)).title) for name, part in by_ledger]
+        lines.append({"lead": "Claims", "text": " ".join(counted), "figure": ""})
+    leads = {"raw": "With the mean (raw)", "centred": "Without the mean (centred)"}
+    for centring in CENTRINGS:
+        texts = {name: text for name in datasets if (text := _closeness(rows[name], centring, tables, recipes, name))}
+        lines.append({"lead": leads[centring], "text": said(texts), "figure": "angle_matrix"})
+    texts = {name: text for name in datasets if (text := _compression(tables.get("layers"), recipes, name))}
+    layered = {"lead": "Layer by layer", "text": said(texts), "figure": "layers"}
+    texts = {name: f"at the first kept step {_both(row)}" for name in datasets if (row := rows[name].get("start"))}
+    started = {"lead": "From the P-vector to its own end", "text": said(texts), "figure": "angle_dynamics"}
+    texts = {
+        name: sentences[0].rstrip(".")[:1].lower() + sentences[0].rstrip(".")[1:]
+        for name in datasets
+        if (sentences := _run_sentences(runs, recipes, name))
+    }
+    learned = {"lead": "Training", "text": said(texts), "figure": "training"}
+    # a line about the layers rather than a third one about angles
+    lines = [line for line in lines if line["text"]]
+    lines = lines[: LINES - 1 if layered["text"] else LINES]
+    lines += [line for line in (layered, started, learned) if line["text"]]
+    return lines[:LINES]
+
+
+def _verdict_counts(claims: pd.DataFrame, title: str) -> str:
+    """Count the verdicts of a ledger in a sentence."""
+    lines = claims.drop_duplicates(["claim", "dataset"])
+    tested = lines[lines["verdict"] != "not run"]
+    if tested.empty:
+        return f"{title}: none of {len(lines)} claims could be tested on what this study has."
+    counts = {verdict: int((tested["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    return f"{title}: of {len(tested)} tests, {', '.join(f'{n} {verdict}' for verdict, n in counts.items() if n)}."
+
+
+def _closeness(
+    rows: Mapping[str, Mapping[str, Any]],
+    centring: str,
+    tables: Mapping[str, pd.DataFrame],
+    recipes: Sequence[Mapping[str, Any]],
+    dataset: str,
+) -> str:
+    """Say how far trained networks end apart in one centring, beside the null and networks that were not trained."""
+    key = "recipes" if "recipes" in rows else "seeds"
+    spread = rows[key][centring] if key in rows else None
+    if spread is None:
+        return ""
+    what = "two different trained recipes" if key == "recipes" else "two seeds of a trained recipe"
+    null = "" if np.isnan(spread["null"]) else f" (permutation null {degrees(spread['null'])})"
+    text = f"{what} end {degrees(spread['mean'])} apart{null}"
+    still = rows["untrained"][centring] if "untrained" in rows else None
+    if still is not None and key == "recipes":
+        text += f", two untrained networks {degrees(still['mean'])}"
+    if key == "recipes":
+        below, tested = _tested_pairs(tables["angle_matrix"], recipes, dataset).get(centring, (0, 0))
+        text += f", and {below} of {tested} pairs of runs are closer than the null (p < .05)" if tested else ""
+    return text
+
+
+def _compression(layers: pd.DataFrame | None, recipes: Sequence[Mapping[str, Any]], dataset: str) -> str:
+    """Say by how much C falls or rises from a layer to the next, over the recipes with a fitted line."""
+    if layers is None:
+        return ""
+    rows = layers[(layers["dataset"] == dataset) & (layers["measure"] == "compression")]
+    fits = rows[rows["recipe"].isin(_trained(recipes))].dropna(subset=["slope"]).drop_duplicates("recipe")
+    parts = []
+    for verb, some in (("falls", fits[fits["slope"] < 0]), ("rises", fits[fits["slope"] >= 0])):
+        if len(some):
+            folds = [f"{change:.3g}" for change in sorted(np.exp(some["slope"].abs()))]
+            between = folds[0] if folds[0] == folds[-1] else f"{folds[0]}- to {folds[-1]}"
+            of = f"{len(some)} recipes" if len(some) > 1 else some["recipe"].iloc[0]
+            parts.append(f"{verb} {between}-fold a layer in {of}")
+    return f"compression C {' and '.join(parts)}" if parts else ""
+
+
+def carrying(figures: Sequence[FigureEntry], lines: Sequence[Mapping[str, str]]) -> list[FigureEntry]:
+    """Choose the figures that are shown at once: those that the answer rests on, then the first of the study."""
+    cited = {line["figure"] for line in lines}
+    ordered = [figure for figure in figures if figure.name in cited]
+    ordered += [figure for figure in figures if figure.name not in cited]
+    chosen = {figure.name for figure in ordered[:CARRYING]}
+    return [figure for figure in figures if figure.name in chosen]
 
 
 # --- the run table ----------------------------------------------------------------------------------------------------
@@ -660,6 +818,7 @@ def write_html(
     times: Sequence[Mapping[str, Any]],
     environment: Mapping[str, str],
     results: str,
+    explorer: Mapping[str, Any] | None = None,
 ) -> str:
     """Fill in the template.
 
@@ -679,6 +838,8 @@ def write_html(
         See `timings` and `versions`.
     results
         Path of the study's results, as the user gives it to Snakemake.
+    explorer
+        What the interactive views show, from `explorer.views`; None where there is nothing for them.
 
     Returns
     -------
@@ -691,7 +852,21 @@ def write_html(
     environment_.filters["degrees"] = degrees
     environment_.filters["duration"] = _duration
     template = environment_.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    lines = answer_lines(tables, runs, claims, spec["recipes"])
+    first = carrying(figures, lines)
+    further = [figure for figure in figures if figure not in first]
+    script = SCRIPT.read_text(encoding="utf-8")
     return template.render(
+        style=Markup(STYLE.read_text(encoding="utf-8")),
+        # The page may run this one script, known by its digest, and no other.
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        explorer=explorer,
+        explorer_json=embedded_json(explorer) if explorer else "",
+        lines=lines,
+        carrying=first,
+        further=further,
+        numbers={figure.name: i for i, figure in enumerate([*first, *further], start=1)},
         spec=spec,
         command=spec["command"],
         figures=figures,

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from featurespace.checksums import note_checksums
 from featurespace.cluster import mark_as_own
 from featurespace.errors import FeaturespaceError
-from featurespace.files import this_process
+from featurespace.files import STARTED_BY, has_ended, this_process
 
 LOG_INTERVAL = 10.0  # seconds between two progress lines in a log
 PROCESS_LINE = "process "  # how the first record of a log begins, before the name of the process that writes it
@@ -205,7 +205,8 @@ def _die_with_snakemake() -> None:
     """Arrange that this process is killed as soon as a Snakemake above it, or its direct parent, ends.
 
     Between the two stands a shell, so the kernel's parent-death signal alone does not tell that Snakemake is
-    gone: a thread watches every Snakemake among the ancestors (some jobs are started through a second one). The
+    gone: a thread watches every Snakemake among the ancestors (some jobs are started through a second one). One that
+    died while this process was starting is no ancestor any more: the rules' environment names it. The
     signal is SIGKILL because nothing needs tidying: drafts are cleared by the next writer, and kept steps are whole.
     """
     if sys.platform != "linux":
@@ -219,7 +220,12 @@ def _die_with_snakemake() -> None:
         except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGKILL)
         except OSError:  # a kernel before 5.3: what remains is the signal when the direct parent ends
-            return
+            ancestors = []
+            break
+
+    # Last, so that there is no moment in between at which nobody would notice.
+    if has_ended(os.environ.get(STARTED_BY, "")):
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def wait() -> None:
         watched.poll()

@@ -32,11 +32,15 @@ CENTRINGS = ("raw", "centred")
 GRAM_SIDE = 8192  # the largest smaller side whose Gram matrix is formed for a few vectors only
 WHOLE_SIDE = 16384  # the same for the whole spectrum: 2 GiB a matrix
 DENSE_SIDE = 128  # up to it the full eigensolve is as fast as a search
+# The same on a GPU, where a search is a long row of small operations, each waited for, and a Gram matrix costs little
+# beside bringing the features there.
+CUDA_DENSE_SIDE = 4096
 RESIDUAL_TOLERANCE = 1e-10  # what the iterations go for, relative to the largest singular value
 RESIDUAL_WARNING = 1e-8  # what is logged: beyond what Gram matrices of collapsed features give
 CACHE_BYTES = 2**26  # a matrix up to this size is read once and kept between passes
 CUDA_CACHE_BYTES = 2**30  # the same in a GPU's memory
 PIECE_VALUES = 2**19  # converted to float64 at a time on a CPU: 4 MB, which stay in its cache
+CUDA_PIECE_VALUES = 2**25  # the same on a GPU: 256 MB, enough for it to have something to do
 
 # What a matrix of n x d costs, in nanoseconds a value on one core; only the ratios count. The Gram matrix pays for
 # each value of the smaller side, a search for each vector of its block: about ten passes, mostly in float32.
@@ -416,7 +420,7 @@ def _sample_gram(rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, 
     mean = torch.empty(d, dtype=torch.float64, device=rows.device)
     matrix = torch.zeros((n, n), dtype=torch.float64, device=rows.device)
     image = torch.zeros(n, dtype=torch.float64, device=rows.device)
-    width = max(256, PIECE_VALUES // n)
+    width = max(256, (CUDA_PIECE_VALUES if rows.device.type == "cuda" else PIECE_VALUES) // n)
     for start in range(0, d, width):
         part = slice(start, start + width)
         columns = wide[:, part].to(torch.float64) - pivot[part]
@@ -446,12 +450,20 @@ class _Triplets:
     along_mean: torch.Tensor
     tail: torch.Tensor | None = None
 
+    def on_cpu(self, kept: int) -> "_Triplets":
+        """Bring what is reported of them, `kept` vectors and all values, to the CPU, where it is wanted."""
+        left, right = self.left[:kept].cpu(), self.right[:kept].cpu()
+        tail = None if self.tail is None else self.tail.cpu()
+        return _Triplets(left, self.values.cpu(), right, self.misfit.cpu(), self.along_mean.cpu(), tail)
+
 
 def _search_pays(rows: Rows, wanted: int) -> bool:
     """Say whether a search on the rows costs less than their Gram matrix would."""
     side = min(rows.n_samples, rows.n_features)
     if side > GRAM_SIDE:
         return True
+    if rows.device.type == "cuda":
+        return False
     return _search_cost(rows, wanted) < GRAM_COST * side
 
 
@@ -527,7 +539,7 @@ def _triplets_of_gram(
         return {}
     bases: dict[str, torch.Tensor] = {}
     tails: dict[str, torch.Tensor] = {}
-    if order > max(DENSE_SIDE, 8 * wanted):
+    if order > max(CUDA_DENSE_SIDE if matrix.is_cuda else DENSE_SIDE, 8 * wanted):
         found, converged = _search(
             lambda block, _: block @ matrix,
             factors,
@@ -665,14 +677,16 @@ def _small_svd(
     if offsets is not None:
         cross = torch.outer(product.sum(dim=1), offsets)
         inner = inner + cross + cross.T + product.shape[1] * torch.outer(offsets, offsets)
+    inner = inner.cpu()  # a matrix of few rows: a GPU would take longer to begin than this takes
     lengths = inner.diagonal().clamp(min=0.0).sqrt()
     inner = inner / torch.outer(lengths, lengths).clamp(min=_TINY)
-    cosines = inner - torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
+    cosines = inner - torch.eye(len(inner), dtype=inner.dtype)
     if bool(cosines.abs().max() < 0.1):
         factor = torch.linalg.cholesky(inner)
         short, values, turn = torch.linalg.svd(lengths[:, None] * factor)
         # product = lengths · factor · Q with orthonormal rows Q, which need not be formed themselves.
         turn = torch.linalg.solve_triangular(factor, turn, upper=False, left=False) / lengths
+        short, values, turn = (tensor.to(product.device) for tensor in (short, values, turn))
         if offsets is None:
             return turn @ product, values, short.T
         return torch.addmm((turn @ offsets)[:, None], turn, product), values, short.T
@@ -693,6 +707,7 @@ def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vecto
     n, d = rows.n_samples, rows.n_features
     index = CENTRINGS.index(centring)
     kept = min(vectors, n, d)
+    found = found.on_cpu(kept)
     values, largest = found.values, found.values[0]
     below = torch.cat([values[1:], values.new_zeros(1)])
     spectrum = values
@@ -701,7 +716,7 @@ def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vecto
         tail = torch.minimum(found.tail, values[-1])
         below[-1] = tail[0] if len(tail) else 0.0
         spectrum = torch.cat([values, tail])
-    result.singular_values[index] = spectrum[: result.singular_values.shape[1]].cpu().numpy()
+    result.singular_values[index] = spectrum[: result.singular_values.shape[1]].numpy()
     # To rounding, such a value is zero: its vectors are arbitrary.
     exists = (values > max(n, d) * _EPS * largest)[:kept]
     n_exist = int(exists.sum())
@@ -709,10 +724,10 @@ def _report(rows: Rows, moments: Moments, centring: str, found: _Triplets, vecto
     left, right = found.left[:n_exist], found.right[:n_exist]
     signs = _signs(left)[:, None]
     residual = found.misfit[:n_exist] / largest
-    result.left_vectors[index, :n_exist] = left.mul_(signs).cpu().numpy()
-    result.right_vectors[index, :n_exist] = (right * signs).cpu().numpy()
-    result.relative_gap[index, :kept] = gap.cpu().numpy()
-    result.residual[index, :n_exist] = residual.cpu().numpy()
+    result.left_vectors[index, :n_exist] = left.mul_(signs).numpy()
+    result.right_vectors[index, :n_exist] = (right * signs).numpy()
+    result.relative_gap[index, :kept] = gap.numpy()
+    result.residual[index, :n_exist] = residual.numpy()
     # A mean, or a product with it, that is no more than its rounding has no direction.
     certain = n**0.5 * float(torch.linalg.vector_norm(moments.mean)) > _ROUNDING * moments.frobenius_norm["raw"]
     size = float(torch.linalg.vector_norm(found.along_mean))

@@ -76,6 +76,31 @@ def require_same_samples(a_hash: str, b_hash: str, a_name: str, b_name: str) -> 
         )
 
 
+def require_own_place(path: StrPath, facts: Mapping[str, Any]) -> None:
+    """Refuse what lies where another run's should: whole, and of this study, but copied or moved.
+
+    Parameters
+    ----------
+    path
+        The store or weights folder; only of `runs/<recipe>/block-<b>/` is it known whose should lie there.
+    facts
+        What it says of itself: its `recipe` and `block`, where it has them.
+
+    Raises
+    ------
+    FeaturespaceError
+        If it says that it is of another recipe or block.
+    """
+    place = re.fullmatch(r"runs/([^/]+)/block-(\d+)", "/".join(Path(path).parts[-4:-1]))
+    if place is None or "recipe" not in facts or "block" not in facts:
+        return
+    if (str(facts["recipe"]), str(facts["block"])) != place.groups():
+        raise FeaturespaceError(
+            f"{os.fspath(path)} is of recipe {facts['recipe']!r}, block {facts['block']}: it does not belong here; "
+            f"{_mend(path)}"
+        )
+
+
 # --- drafts ---------------------------------------------------------------------------------------
 
 
@@ -95,11 +120,28 @@ def store_draft(path: StrPath) -> Iterator[Path]:
     """
     path = Path(path)
     draft = draft_of(path)
-    replaced = draft.with_name(draft.name + "-replaced")
     try:
         with full_disk_named(path):
             draft.mkdir(parents=True)
             yield draft
+        publish_draft(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def publish_draft(draft: Path, path: Path) -> None:
+    """Make a store of a directory beside its place: check that it is complete, and rename it.
+
+    What was at `path` goes away entirely. If the draft cannot be published it stays, and `path` is as it was.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a chunk was never written, or the disk is full.
+    """
+    replaced = draft.with_name(draft.name + "-replaced")
+    try:
+        with full_disk_named(path):
             _finish(draft, path)
             _sync(draft)
         if path.exists():
@@ -107,7 +149,6 @@ def store_draft(path: StrPath) -> Iterator[Path]:
         draft.rename(path)
         _sync(path.parent)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -350,7 +391,8 @@ class _Contents:
         self.attrs: dict[str, Any] = {}
         chunks: dict[str, tuple[int, int | None]] = {}
         try:
-            checksums = json.loads((self.path / CHECKSUMS).read_bytes())
+            listing = (self.path / CHECKSUMS).read_bytes()
+            checksums = json.loads(listing)
             found_format = checksums["featurespace_format"]
             self.files: dict[str, list[int]] = checksums["files"]
             if not all(type(n) is int and n >= 0 for n_bytes, crc in self.files.values() for n in (n_bytes, crc)):
@@ -361,7 +403,7 @@ class _Contents:
             raise FeaturespaceError(
                 f"{self.path} is in store format {found_format}, and this version reads format {FORMAT}; {_mend(path)}"
             )
-        if digest is not None and _checksums_hash(self.path) != read_digest(digest)["checksums"]:
+        if digest is not None and hashlib.sha256(listing).hexdigest() != read_digest(digest)["checksums"]:
             raise FeaturespaceError(f"{self.path} is not the store that {digest} describes; {_mend(path)}")
         if "zarr.json" in self.files:
             content = self.read("zarr.json").tobytes()
@@ -372,6 +414,7 @@ class _Contents:
                 chunks = {name: _chunks_of(array) for name, array in self.arrays.items()}
             except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 raise self.damage("zarr.json", "does not describe a store of this project") from error
+        require_own_place(self.path, self.attrs)
         n_chunks = dict.fromkeys(chunks, 0)
         found = _list_files(self.path)
         for key, (n_bytes, _) in self.files.items():
@@ -505,23 +548,17 @@ def _create_array(
     )
 
 
-class FeatureWriter:
-    """Writes `features.zarr` inside a `store_draft`: one float32 variable a layer.
-
-    Its dimensions are (seed, step, sample, feature_<layer>).
+class ChunkWriter:
+    """Writes the chunks of feature matrices into a draft, without the metadata that make a store of them.
 
     Parameters
     ----------
     draft
-        The directory that `store_draft` gave.
+        A directory that is there.
     layers
         {layer: n_features}, in order of depth.
-    seeds, steps, epochs
-        (n_seeds,) int, (n_steps,) int and (n_steps,) float: the coordinates.
-    sample_ids, labels
-        (n_samples,) int, both.
-    attrs
-        What made the store, as plain data; the hash of the samples and the format are added.
+    n_samples
+        The rows of every matrix.
     chunk_bytes
         A chunk holds one seed, one step, all features and at most so many bytes' worth of samples, at least one.
 
@@ -533,47 +570,15 @@ class FeatureWriter:
         {file: SHA-256} of the chunks that have been written, for `write_digest`.
     """
 
-    def __init__(
-        self,
-        draft: Path,
-        *,
-        layers: Mapping[str, int],
-        seeds: Sequence[int] | np.ndarray,
-        steps: Sequence[int] | np.ndarray,
-        epochs: Sequence[float] | np.ndarray,
-        sample_ids: np.ndarray,
-        labels: np.ndarray,
-        attrs: Mapping[str, Any],
-        chunk_bytes: int = CHUNK_BYTES,
-    ) -> None:
-        n_samples = len(sample_ids)
-        self._draft = draft
+    def __init__(self, draft: Path, layers: Mapping[str, int], n_samples: int, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self.draft = draft
+        self._n_samples = n_samples
+        self._n_features = dict(layers)
         self._unfinished: dict[str, _ChunkDraft] = {}
         self.hashes: dict[str, bytes] = {}
         self.rows_per_chunk = {layer: _rows_per_chunk(n_samples, d, chunk_bytes) for layer, d in layers.items()}
-        root = _root(draft, {**attrs, "layers": list(layers), "sample_hash": sample_hash(sample_ids)})
-        coordinates = {
-            "seed": ("seed", np.asarray(seeds, dtype=np.int64)),
-            "step": ("step", np.asarray(steps, dtype=np.int64)),
-            "epoch": ("step", np.asarray(epochs, dtype=np.float64)),
-            "sample": ("sample", np.asarray(sample_ids, dtype=np.int64)),
-            "label": ("sample", np.asarray(labels, dtype=np.int64)),
-        }
-        for name, (dimension, values) in coordinates.items():
-            array = _create_array(root, name, values.shape, values.dtype, [max(1, len(values))], [dimension], {})
-            array[...] = values
-        self._arrays = {
-            layer: _create_array(
-                root,
-                layer,
-                (len(seeds), len(steps), n_samples, n_features),
-                np.float32,
-                (1, 1, self.rows_per_chunk[layer], n_features),
-                ("seed", "step", "sample", f"feature_{layer}"),
-                {"coordinates": "epoch label"},
-            )
-            for layer, n_features in layers.items()
-        }
+        for layer in layers:
+            (draft / layer).mkdir(exist_ok=True)
 
     def write(self, layer: str, seed_index: int, step_index: int, start: int, block: np.ndarray) -> None:
         """Write rows `start` onwards of one layer at one seed and step.
@@ -593,7 +598,7 @@ class FeatureWriter:
             If rows of the chunk are left out, or written again while it is unfinished; if there are too many.
         """
         rows = self.rows_per_chunk[layer]
-        n_samples, n_features = self._arrays[layer].shape[2:]
+        n_samples, n_features = self._n_samples, self._n_features[layer]
         stop = start + len(block)
         if block.shape[1:] != (n_features,) or block.dtype != np.float32:
             raise ValueError(
@@ -604,7 +609,7 @@ class FeatureWriter:
         # Written without Zarr, whose machinery takes ten times as long as a small chunk's bytes.
         for first in range(start // rows * rows, stop, rows):
             key = _chunk_key(layer, [seed_index, step_index, first // rows, 0])
-            chunk = self._unfinished.pop(key, None) or _ChunkDraft(self._draft / key)
+            chunk = self._unfinished.pop(key, None) or _ChunkDraft(self.draft / key)
             begin, end = max(start, first), min(stop, first + rows)
             if chunk.n_bytes != 4 * n_features * (begin - first):
                 raise ValueError(f"rows {begin} onwards of {layer} do not follow those written before them")
@@ -617,6 +622,65 @@ class FeatureWriter:
                 self.hashes[key] = chunk.sha256.digest()
             else:
                 self._unfinished[key] = chunk
+
+
+class FeatureWriter(ChunkWriter):
+    """Writes `features.zarr` inside a `store_draft`: one float32 variable a layer.
+
+    Its dimensions are (seed, step, sample, feature_<layer>).
+
+    Parameters
+    ----------
+    draft
+        The directory that `store_draft` gave.
+    layers
+        {layer: n_features}, in order of depth.
+    seeds, steps, epochs
+        (n_seeds,) int, (n_steps,) int and (n_steps,) float: the coordinates.
+    sample_ids, labels
+        (n_samples,) int, both.
+    attrs
+        What made the store, as plain data; the hash of the samples and the format are added.
+    chunk_bytes
+        As for `ChunkWriter`, whose attributes it has.
+    """
+
+    def __init__(
+        self,
+        draft: Path,
+        *,
+        layers: Mapping[str, int],
+        seeds: Sequence[int] | np.ndarray,
+        steps: Sequence[int] | np.ndarray,
+        epochs: Sequence[float] | np.ndarray,
+        sample_ids: np.ndarray,
+        labels: np.ndarray,
+        attrs: Mapping[str, Any],
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        n_samples = len(sample_ids)
+        super().__init__(draft, layers, n_samples, chunk_bytes)
+        root = _root(draft, {**attrs, "layers": list(layers), "sample_hash": sample_hash(sample_ids)})
+        coordinates = {
+            "seed": ("seed", np.asarray(seeds, dtype=np.int64)),
+            "step": ("step", np.asarray(steps, dtype=np.int64)),
+            "epoch": ("step", np.asarray(epochs, dtype=np.float64)),
+            "sample": ("sample", np.asarray(sample_ids, dtype=np.int64)),
+            "label": ("sample", np.asarray(labels, dtype=np.int64)),
+        }
+        for name, (dimension, values) in coordinates.items():
+            array = _create_array(root, name, values.shape, values.dtype, [max(1, len(values))], [dimension], {})
+            array[...] = values
+        for layer, n_features in layers.items():
+            _create_array(
+                root,
+                layer,
+                (len(seeds), len(steps), n_samples, n_features),
+                np.float32,
+                (1, 1, self.rows_per_chunk[layer], n_features),
+                ("seed", "step", "sample", f"feature_{layer}"),
+                {"coordinates": "epoch label"},
+            )
 
 
 class _ChunkDraft:

@@ -50,6 +50,7 @@ PALETTE = (
     "#4d4d4d",
 )
 MARKERS = "osD^vPX<>p"
+CLOUD = 1000  # points in one panel, from which on an SVG holds them as a picture
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -382,6 +383,26 @@ def log_axis(axes: Axes, least: float, most: float) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
+def rasterise_clouds(figure: Figure) -> int:
+    """Have the clouds of points of a figure drawn as pictures inside its SVG, where they are many; say how many are.
+
+    In SVG each point is an element of its own: a scatter of ten thousand takes a megabyte and as long to open as the
+    rest of the report. Axes, text, lines and small scatters stay outlines.
+    """
+    n_rasterised = 0
+    for axes in figure.findobj(Axes):
+        markers = [line for line in axes.lines if line.get_marker() not in ("", " ", "None", None)]
+        points: list[tuple[Artist, int]] = [(line, np.size(line.get_xdata())) for line in markers]
+        points += [(cloud, len(np.asarray(cloud.get_offsets()))) for cloud in axes.collections]
+        if sum(n for _, n in points) < CLOUD:
+            continue
+        for artist, n in points:
+            if n > 1:
+                artist.set_rasterized(True)
+                n_rasterised += n
+    return n_rasterised
+
+
 @styled
 def save_figure(figure: Figure, frame: pd.DataFrame, *, svg: str, png: str, csv: str, dpi: int = 150) -> None:
     """Write a figure as SVG and PNG, and the table it was drawn from as CSV.
@@ -391,10 +412,12 @@ def save_figure(figure: Figure, frame: pd.DataFrame, *, svg: str, png: str, csv:
     # once for both formats, so that they agree to the last dot
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    rasterise_clouds(figure)
     rendered = {}
     for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+        # in an SVG only clouds have pixels, as many as a fine screen or a printer shows
+        figure.savefig(buffer, format=kind, dpi=2 * dpi if kind == "svg" else dpi, metadata=metadata)
         rendered[kind] = buffer.getvalue()
     write_bytes_atomically(svg, rendered["svg"])
     write_bytes_atomically(png, rendered["png"])

@@ -17,6 +17,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,8 +35,9 @@ from featurespace.checksums import sha256
 from featurespace.contrast import nt_xent, supcon
 from featurespace.datasets import SPLITS, PreparedDataset
 from featurespace.errors import FeaturespaceError
-from featurespace.networks import Inputs, build_network, initialise, stacks_of
+from featurespace.networks import Inputs, OwnNetwork, build_network, initialise, stacks_of
 from featurespace.optimisers import make_optimiser
+from featurespace.own_networks import name_of, seeded
 from featurespace.parsimony import ParsimoniousDescent, moves_in_a_subspace
 from featurespace.script import progress
 from featurespace.weights import step_file, write_tensors
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 # purposes of random numbers: their values enter every result
 INIT, ORDER, NOISE, LABELS, EVALUATION_NOISE, AUGMENTATION, EVALUATION_AUGMENTATION, EVALUATION_ORDER = range(8)
+FORWARD = 8  # what a network that was built elsewhere draws while it trains: dropout and the like
 
 EVALUATION_ROWS = 256  # samples a forward pass when the whole split is evaluated
 CHECK_STEPS = 100  # losses are looked at this often, in bulk: a look at each would stop a GPU at every step
@@ -262,6 +265,8 @@ class Stack:
         The last kept step: the end of training, or where every seed had converged.
     converged
         Of each seed, whether its training loss fell below `stop_loss`; None where nothing was asked.
+    checksums
+        {file: SHA-256}, in hex, of the weights that it kept.
     """
 
     seeds: list[int]
@@ -269,6 +274,7 @@ class Stack:
     end: int
     converged: list[bool | None]
     n_parameters: int
+    checksums: dict[str, str]
 
 
 class Trainer:
@@ -281,7 +287,8 @@ class Trainer:
         seeds: Sequence[int],
         device: torch.device,
         folder: Path,
-        save_seconds: float,
+        save_seconds: float = SAVE_SECONDS,
+        layers: Sequence[str] | None = None,
     ) -> None:
         self.spec = spec
         self.seeds = list(seeds)
@@ -290,7 +297,8 @@ class Trainer:
         self.folder = folder
         self.save_seconds = save_seconds
         self.dtype: torch.dtype = getattr(torch, spec["dtype"])
-        self.reconstructs = spec["model"]["kind"] == "autoencoder"
+        self.reconstructs = spec["model"]["kind"] == "autoencoder" or spec["task"] in ("reconstruct", "denoise")
+        self.evaluates = spec["task"] != "saved"
         self.loss: str = spec["loss"] or "cross-entropy"  # an untrained network is still evaluated
         self.train, self.test = _load_splits(spec, dataset, seeds, device)
         self.timetable = make_timetable(spec["schedule"], spec["optimiser"], len(self.train))
@@ -305,6 +313,8 @@ class Trainer:
             projection={key: contrast[key] for key in ("hidden", "width")} if contrast else None,
             head=spec["head"],
         )
+        if isinstance(self.network, OwnNetwork):
+            self._try_out(self.network, dataset, layers)
         if self._normalises_single_samples():
             raise FeaturespaceError(f"schedule.batch_size: recipe {self.recipe!r} normalises batches of one sample")
         initialise(
@@ -314,7 +324,7 @@ class Trainer:
             [_generator(seed, self.recipe, INIT) for seed in seeds],
         )
         self.network.to(device)
-        parameters = list(self.network.parameters())
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = make_optimiser(spec["optimiser"], parameters) if spec["optimiser"] else None
         self.reduced: ParsimoniousDescent | None = None
         size = math.prod(dataset.input_shape), dataset.n_classes
@@ -387,7 +397,8 @@ class Trainer:
         if self.stop_loss is not None:
             self.unmoved = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         # both views of a batch go through the network as one, so that they share normalisation's statistics
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec["autocast"] is not None):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec["autocast"] is not None)
+        with autocast, self._drawing(step):
             prediction, _ = self.network(inputs)
         prediction = prediction.to(self.dtype)
         return self._losses(self.spec["output_scale"] * prediction, clean, labels).mean(1)
@@ -421,9 +432,20 @@ class Trainer:
             return
         self.network.zero_grad(set_to_none=True)
         losses.sum().backward()
+        if isinstance(self.network, OwnNetwork):
+            for parameter in self.optimiser.parameters:
+                if parameter.grad is None:  # it had no part in this step
+                    parameter.grad = torch.zeros_like(parameter)
         self.optimiser.step(rate, n_done=step)
         if self.stop_loss is not None and self.frozen.any():
             self._hold()
+
+    def _drawing(self, step: int) -> AbstractContextManager[None]:
+        """Let what a network built elsewhere draws in a step, from the global generators, be a function of the step."""
+        if not isinstance(self.network, OwnNetwork):
+            return nullcontext()
+        source = seed_sequence(self.seeds[0], self.recipe, FORWARD, step)
+        return seeded(int(source.generate_state(1, np.uint64)[0]), self.device)
 
     def _losses(self, prediction: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
         """Return each sample's loss, (S, B), or that of each view of a sample, (S, 2B)."""
@@ -481,14 +503,16 @@ class Trainer:
             checksum = write_tensors(path, {name: tensor[s] for name, tensor in state.items()})
             self.checksums[step_file(seed, step)] = checksum
             self.unsynced.append(path)
-        self.rows.extend(self._history(step))
+        self.rows.extend(self.evaluate(step))
         if time.monotonic() - self.saved_at >= self.save_seconds:
             self._save(step)
 
-    def _history(self, step: int) -> list[dict[str, Any]]:
-        """Evaluate a step on both splits: one row a seed."""
+    def evaluate(self, step: int) -> list[dict[str, Any]]:
+        """Evaluate the network, as it is at a step, on both splits: one row of history a seed."""
         metrics = {name: np.full(len(self.seeds), np.nan) for name in METRICS}
-        if self.spec["contrast"]:
+        if not self.evaluates:
+            pass
+        elif self.spec["contrast"]:
             metrics["train_loss"] = self._evaluate_views(self.train, 0)
             metrics["test_loss"] = self._evaluate_views(self.test, 1)
         else:
@@ -498,7 +522,11 @@ class Trainer:
         if self.reconstructs:
             metrics["relative_loss"] = metrics["test_loss" if len(self.test) else "train_loss"] / self.baseline
         for s, seed in enumerate(self.seeds):
-            if not np.isfinite(metrics["train_loss"][s]):
+            if self.evaluates and not np.isfinite(metrics["train_loss"][s]):
+                if self.optimiser is None:
+                    raise FeaturespaceError(
+                        f"the training loss of recipe {self.recipe!r}, seed {seed}, is not finite at step {step}"
+                    )
                 raise self._diverged(step, seed)
         return [
             {
@@ -578,6 +606,25 @@ class Trainer:
         return total / split.inputs.stored.numel()
 
     # --- what can go wrong ---
+
+    def _try_out(self, network: OwnNetwork, dataset: PreparedDataset, layers: Sequence[str] | None) -> None:
+        """Check, before anything is trained, that a network built elsewhere does what the recipe says it does.
+
+        One that is neither trained nor said to do anything in particular is evaluated as what it is.
+        """
+        answer, classes = network.try_out(trains=self.spec["optimiser"] is not None), (dataset.n_classes,)
+        if layers is not None:
+            network.find_layers(layers)
+        if self.spec["task"] == "untrained":
+            self.reconstructs = answer != classes and answer == dataset.input_shape
+            self.evaluates = answer in (classes, dataset.input_shape)
+        wanted = dataset.input_shape if self.reconstructs else classes
+        if self.evaluates and answer != wanted:
+            what = "as the sample has" if self.reconstructs else "one for each class"
+            raise FeaturespaceError(
+                f"model: {name_of(self.spec['model'])} returns numbers of shape {answer} for a sample, where task "
+                f"{self.spec['task']} needs {tuple(wanted)}, {what}"
+            )
 
     def _normalises_single_samples(self) -> bool:
         """Say whether batch normalisation would see a single sample in some step."""
@@ -660,7 +707,7 @@ class Trainer:
                 bool(frozen) or row["train_loss"] < self.stop_loss
                 for frozen, row in zip(self.frozen.tolist(), last, strict=True)
             ]
-        return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters)
+        return Stack(self.seeds, self.rows, end, converged, self.network.n_parameters, self.checksums)
 
 
 def _checksum(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -692,11 +739,14 @@ class TrainedRun:
         One row a seed and kept step, with the columns HISTORY_COLUMNS.
     facts
         What `weights.json` says of the run, apart from checksums. Nothing in it depends on the hour or the speed.
+    checksums
+        {file: SHA-256}, in hex, of the kept weights as they were written.
     """
 
     weights: Path
     history: list[dict[str, Any]]
     facts: dict[str, Any]
+    checksums: dict[str, str]
 
 
 def resume_folder(parent: Path, **what: Any) -> Path:
@@ -724,6 +774,7 @@ def train_block(
     device: torch.device,
     folder: Path,
     save_seconds: float = SAVE_SECONDS,
+    layers: Sequence[str] | None = None,
 ) -> TrainedRun:
     """Train the seeds of a block, from the beginning or from where `folder` says an earlier attempt was.
 
@@ -735,6 +786,9 @@ def train_block(
         Where kept weights and the state to resume from are written as they come.
     save_seconds
         Least time between two saved states, which are only written at kept steps.
+    layers
+        The layers of a network that was built elsewhere, as the recipe names them: that they are there is checked
+        before it is trained.
 
     Raises
     ------
@@ -746,7 +800,7 @@ def train_block(
     n_train = int((np.asarray(dataset.split) == 0).sum())
     timetable = make_timetable(spec["schedule"], spec["optimiser"], n_train)
     stacks = [
-        Trainer(spec, dataset, seeds, device, folder, save_seconds).run()
+        Trainer(spec, dataset, seeds, device, folder, save_seconds, layers).run()
         for seeds in stacks_of(spec["model"], spec["seeds"])
     ]
     end = max(stack.end for stack in stacks)
@@ -757,18 +811,33 @@ def train_block(
         history += stack.rows
     history.sort(key=lambda row: (spec["seeds"].index(row["seed"]), row["step"]))
     converged = {seed: known for stack in stacks for seed, known in zip(stack.seeds, stack.converged, strict=True)}
-    facts = {
+    epochs = [timetable.epoch(step) for step in steps]
+    facts = facts_of(spec, steps, epochs, converged, stacks[0].n_parameters, device)
+    checksums = {name: value for stack in stacks for name, value in stack.checksums.items()}
+    return TrainedRun(folder / "weights", history, facts, checksums)
+
+
+def facts_of(
+    spec: Mapping[str, Any],
+    steps: Sequence[int],
+    epochs: Sequence[float],
+    converged: Mapping[int, bool | None],
+    n_parameters: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return what `weights.json` says of a block of seeds, all at the same steps, apart from checksums."""
+    return {
         "recipe": spec["recipe"],
+        "block": spec["block"],
         "seeds": list(spec["seeds"]),
-        "steps": {str(seed): steps for seed in spec["seeds"]},
-        "epochs": {str(seed): [timetable.epoch(step) for step in steps] for seed in spec["seeds"]},
+        "steps": {str(seed): list(steps) for seed in spec["seeds"]},
+        "epochs": {str(seed): list(epochs) for seed in spec["seeds"]},
         "converged": {str(seed): converged[seed] for seed in spec["seeds"]},
-        "n_parameters": stacks[0].n_parameters,
+        "n_parameters": n_parameters,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "tf32": False,
         "torch_version": torch.__version__,
     }
-    return TrainedRun(folder / "weights", history, facts)
 
 
 def _fill_up(weights: Path, stack: Stack, steps: Sequence[int], timetable: Timetable) -> None:
@@ -778,9 +847,11 @@ def _fill_up(weights: Path, stack: Stack, steps: Sequence[int], timetable: Timet
         if step > stack.end:
             for seed, row in last.items():
                 shutil.copyfile(weights / step_file(seed, stack.end), weights / step_file(seed, step))
+                stack.checksums[step_file(seed, step)] = stack.checksums[step_file(seed, stack.end)]
                 when = {"step": step, "epoch": timetable.epoch(step), "learning_rate": timetable.rate(step)}
                 stack.rows.append(row | when)
     if stack.end not in steps:
         for seed in stack.seeds:
             (weights / step_file(seed, stack.end)).unlink()
+            del stack.checksums[step_file(seed, stack.end)]
         stack.rows = [row for row in stack.rows if row["step"] != stack.end]

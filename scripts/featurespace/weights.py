@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from featurespace import cluster
+from featurespace.checksums import sha256
 from featurespace.cluster import ENDED
 from featurespace.errors import FeaturespaceError
 from featurespace.files import full_disk_named
-from featurespace.stores import read_digest, store_draft, write_digest
+from featurespace.stores import read_digest, require_own_place, store_draft, write_digest
 
 
 def step_file(seed: int, step: int) -> str:
@@ -38,9 +39,7 @@ def write_tensors(
     str
         The SHA-256 of the file, in hex.
     """
-    content = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
-    )
+    content = safetensors.torch.save(_apart(tensors), metadata)
     draft = path.with_name(f".{path.name}.draft")
     with full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,22 +52,52 @@ def write_tensors(
     return hashlib.sha256(content).hexdigest()
 
 
-def publish(kept: Path, folder: str | Path, digest: str | Path, facts: Mapping[str, Any]) -> None:
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU that share no memory: two names of one tensor are written twice."""
+    apart: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for name, tensor in tensors.items():
+        apart[name] = tensor.detach().cpu().contiguous()
+        memory = apart[name].untyped_storage().data_ptr()
+        if memory in known:
+            apart[name] = apart[name].clone()
+        known.add(memory)
+    return apart
+
+
+def publish(
+    kept: Path,
+    folder: str | Path,
+    digest: str | Path,
+    facts: Mapping[str, Any],
+    written: Mapping[str, str] | None = None,
+) -> None:
     """Make a run's weights folder, whole or not at all, from the files it kept, and then its digest file.
 
     Parameters
     ----------
     kept
-        A folder of nothing but weights, on the same file system; it stays as it is.
+        A folder of weights on the same file system; it stays as it is.
     facts
         What the digest file says of the run besides the checksums.
+    written
+        {file: SHA-256}, in hex, of what was written there, perhaps days ago: these are published. None: all that is
+        there.
+
+    Raises
+    ------
+    FeaturespaceError
+        If a file is not what was written; nothing is published then.
     """
+    found = {path.relative_to(kept).as_posix(): sha256(path) for path in kept.glob("*/*")}
+    checksums = dict(sorted((found if written is None else written).items()))
+    for name, checksum in checksums.items():
+        if found.get(name) != checksum:
+            raise FeaturespaceError(f"{kept / name} is not what training wrote; run again to train it anew")
     with store_draft(folder) as draft:
-        shutil.copytree(kept, draft, dirs_exist_ok=True, copy_function=_link)
-    checksums = {
-        path.relative_to(kept).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(kept.glob("*/*"))
-    }
+        for name in checksums:
+            (draft / name).parent.mkdir(exist_ok=True)
+            _link(kept / name, draft / name)
     write_digest(folder, digest, **facts, files=checksums)
 
 
@@ -90,7 +119,7 @@ def forget_taken(parent: Path) -> None:
         shutil.rmtree(mark.parent, ignore_errors=True)  # the weights may be read by several jobs
 
 
-def _link(source: str, target: str) -> None:
+def _link(source: Path, target: Path) -> None:
     """Give a file that will not change a second name, or, where the file system cannot, a copy."""
     try:
         os.link(source, target)
@@ -113,7 +142,7 @@ class KeptWeights:
         Raises
         ------
         FeaturespaceError
-            If a file is missing, or there is one that the digest file does not know.
+            If a file is missing, there is one that the digest file does not know, or they are another run's.
         """
         self.folder = Path(folder)
         facts: dict[str, Any] = read_digest(digest)
@@ -128,6 +157,7 @@ class KeptWeights:
                 f"{digest} is not the digest file of a run's weights; to train it again, add "
                 f"`--forcerun {self.folder}` to your snakemake command"
             ) from error
+        require_own_place(self.folder, facts)
         found = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("*/*")}
         for name in sorted(found ^ self._checksums.keys()):
             raise self._damaged(name, "missing" if name not in found else "not one that training wrote")

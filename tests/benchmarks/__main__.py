@@ -15,7 +15,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_rows, large_rows, measures_rows, scaling_rows, spectra_rows, stage_rows, study_rows
+from benchmarks import (
+    gpu_rows,
+    large_rows,
+    measures_rows,
+    recording_rows,
+    scaling_rows,
+    spectra_rows,
+    stage_rows,
+    study_rows,
+)
 from benchmarks import training_rows as training
 from benchmarks.real_data import ROOT, Features, find_fashion, load_fashion
 from benchmarks.stages import Stages
@@ -86,6 +95,9 @@ class Bench:
                 "dumping": lambda: stage_rows.dumping(self.stages, once),
                 "training": lambda: training.against_a_plain_loop(self.dataset, *((400, 1, 1) if quick else ())),
                 "block": lambda: training.seeds_together(self.dataset, *((400, 1, 1, 2) if quick else ())),
+                "recording": lambda: recording_rows.recording(
+                    self.dataset, self.scratch, *((400, 100, 1, 1) if quick else ())
+                ),
                 "study": lambda: study_rows.default_study(self.scratch / "study"),
                 "stale": study_rows.nothing_stale,
                 "measures": lambda: measures_rows.measures(self.features, *((300, 16, 1) if quick else ())),
@@ -93,7 +105,9 @@ class Bench:
             "large": {
                 "large": lambda: large_rows.beyond_memory(self.features, self.scratch, *((2_000, 16) if quick else ())),
             },
-            "gpu": {"gpu": lambda: gpu_rows.on_the_gpu(self.features, self.published, self.scratch / "gpu", quick)},
+            "gpu": gpu_rows.on_the_gpu(self.features, self.published, self.scratch / "gpu", quick)
+            if table == "gpu"
+            else {},
             "scaling": {"scaling": lambda: scaling_rows.scaling(self.published, self.scratch / "scaling", quick)},
         }
         if quick:  # the real Snakemake is never quick
@@ -132,10 +146,10 @@ def main(arguments: list[str] | None = None) -> int:
                     table.append(row)
                     print(_line(row), flush=True)
                 print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+                write_tables(options.out, options.table, table)  # all rows so far, should the rest not come to its end
     except FeaturespaceError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    write_tables(options.out, options.table, table)
     if options.update:
         include_table(PAGE, options.table, as_markdown(table, machine()))
     print(f"{time.monotonic() - started:.0f} s; the table: {options.out / options.table}.md and .csv")

@@ -118,11 +118,21 @@ class Features:
         Where weights are kept from one run of the benchmarks to the next.
     n_train, n_steps
         How many images the networks are trained on, and for how many epochs.
+    device
+        Where that is done, and features are computed.
     """
 
-    def __init__(self, dataset: PreparedDataset, folder: Path, n_train: int = 6_000, n_steps: int = N_STEPS) -> None:
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        folder: Path,
+        n_train: int = 6_000,
+        n_steps: int = N_STEPS,
+        device: torch.device = CPU,
+    ) -> None:
         self.dataset = dataset
         self.folder = folder
+        self.device = device
         self.n_train = n_train
         self.n_steps = n_steps
 
@@ -139,7 +149,7 @@ class Features:
         """Name the layer of a width."""
         return "conv1" if width == WIDE else "hidden2"
 
-    def weights(self, width: int, device: torch.device = CPU) -> KeptWeights:
+    def weights(self, width: int) -> KeptWeights:
         """Open the weights of the network of a width, trained now if they are not kept from before."""
         name = f"w{width}-{self.n_train}-{self.n_steps}"
         digest = self.folder / f"{name}.json"
@@ -148,7 +158,7 @@ class Features:
             resume = self.folder / f".{name}"
             resume.mkdir(parents=True, exist_ok=True)
             dataset = few(self.dataset, self.n_train if width != WIDE else self.n_train // 12, 100)
-            run = train_block(spec, padded(dataset) if width == WIDE else dataset, device, resume)
+            run = train_block(spec, padded(dataset) if width == WIDE else dataset, self.device, resume)
             publish(run.weights, self.folder / name, digest, run.facts | {"spec": spec})
             shutil.rmtree(resume)
         return KeptWeights(self.folder / name, digest)
@@ -167,13 +177,13 @@ class Features:
         images = few(self.dataset, n_samples, 0)
         if width == WIDE:
             images = padded(images)
-        network = build_for(spec, images, n_seeds=1)
+        network = build_for(spec, images, n_seeds=1).to(self.device)
         network.load_state_dict(weights.read(weights.seeds, weights.steps[step]))
         features = np.empty((n_samples, width), dtype=np.float32)
         for start in range(0, n_samples, 1024):
             pixels = np.roll(images.images[start : start + 1024], shift, axis=(2, 3))
             inputs = dataclasses.replace(images, images=pixels).inputs()
             with torch.no_grad():
-                _, taps = network(torch.from_numpy(inputs)[None])
-            features[start : start + 1024] = pool(taps[self.layer(width)], "flatten")[0].numpy()
+                _, taps = network(torch.from_numpy(inputs)[None].to(self.device))
+            features[start : start + 1024] = pool(taps[self.layer(width)], "flatten")[0].cpu().numpy()
         return features

@@ -215,7 +215,7 @@ def seeds_together(
         short = training_spec(model, 1, range(seeds), **changes)
         _require_same(short, few(dataset, min(n_train, 512), 100), device)
 
-        for n_threads in dict.fromkeys([cores, 1]):
+        for n_threads in dict.fromkeys([cores, 1] if device.type == "cpu" else [1]):
             own = {**spec, "threads": n_threads}
 
             def together(own: Mapping[str, Any] = own) -> None:

@@ -15,8 +15,77 @@ from pathlib import Path
 
 from harness import Workflow, job_of
 
+# What takes a job's script longest is to import these. A process that has done so is forked for every attempt at one,
+# so that the moments at which it is killed lie in what it does, and not in what comes before anything is written.
+PRELOADED = """
+google_crc32c matplotlib.backends.backend_agg matplotlib.backends.backend_svg matplotlib.figure numpy pandas pydantic
+safetensors.torch scipy.linalg scipy.optimize scipy.sparse.linalg scipy.special scipy.stats sklearn.datasets
+sklearn.linear_model sklearn.metrics sklearn.model_selection snakemake.iocontainers snakemake.logging torch tqdm xarray
+yaml zarr zarr.codecs zarr.storage
+"""
+FORKING = """
+import importlib, os, runpy, sys
+for module in sys.argv[1].split():
+    importlib.import_module(module)
+assert not any(module.partition(".")[0] == "featurespace" for module in sys.modules)
+for line in sys.stdin:
+    script, said = line.rstrip().split("\\t")
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        os.dup2(1, 2)
+        sys.argv[:] = [script]
+        runpy.run_path(script, run_name="__main__")
+        sys.exit()
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 TIMES = re.compile(rb'aria-label="Times">.*?</table>', re.DOTALL)  # of jobs, in the report: they are no result
 ASIDE = ("logs", "benchmarks")  # what is no result
+
+
+class Runner:
+    """Runs scripts of jobs as Snakemake made them, one at a time, each in a process of its own.
+
+    Parameters
+    ----------
+    root
+        The directory in which they run.
+    modules
+        What is imported beforehand besides PRELOADED.
+    """
+
+    def __init__(self, root: Path, modules: str = "") -> None:
+        self.said = root / "said-by-script"
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", FORKING, f"{PRELOADED} {modules}"],
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
+        )
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, script: Path, age: float | None = None) -> tuple[int, float]:
+        """Run a script, and kill it when it is so many seconds old; return its status and how many seconds it ran."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        began = time.monotonic()
+        self._process.stdin.write(f"{script}\t{self.said}\n")
+        self._process.stdin.flush()
+        child = Script(int(self._process.stdout.readline()), script.stem)
+        if age is not None:
+            child.kill_at(age)
+        status = int(self._process.stdout.readline())
+        assert status in (0, -signal.SIGKILL), self.said.read_text()
+        return status, time.monotonic() - began
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -81,6 +150,7 @@ class Script:
 
     pid: int
     rule: str
+    path: str = ""
 
     def kill_at(self, age: float) -> bool:
         """Kill it when it is so many seconds old; say whether it was still there to be killed."""
@@ -92,9 +162,12 @@ class Script:
         try:
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
             time.sleep(max(0, started / os.sysconf("SC_CLK_TCK") + age - now))
-            has_ended = select.select([handle], [], [], 0)[0]
+            has_ended = bool(select.select([handle], [], [], 0)[0])
             if not has_ended:
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                try:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                except ProcessLookupError:  # since then
+                    has_ended = True
             return not has_ended
         finally:
             os.close(handle)
@@ -118,7 +191,7 @@ def scripts_below(pid: int) -> Iterator[Script]:
         for argument in arguments[1:]:
             # the shell between the two has the same words in one argument
             if match := re.fullmatch(r"\S*/\.snakemake/scripts/tmp\w+\.(\w+)\.py", argument):
-                yield Script(child, match[1])
+                yield Script(child, match[1], argument)
         yield from scripts_below(child)
 
 

@@ -22,7 +22,7 @@ from featurespace.plan import Plan
 from featurespace.stores import FeatureStore, read_group
 from featurespace.training import resume_folder, train_block
 from featurespace.verification import STORES, Findings, mending_command, verify_results
-from featurespace.weights import KeptWeights
+from featurespace.weights import KeptWeights, publish
 
 pytestmark = pytest.mark.workflow
 
@@ -177,6 +177,12 @@ def be_another_runs(store: Path, other: Path) -> None:
     shutil.copytree(other, store)
 
 
+def be_another_runs_with_its_digest(store: Path, other: Path) -> None:
+    be_another_runs(store, other)
+    name = STORES[store.name]
+    rewrite(store.with_name(name), other.with_name(name).read_bytes())
+
+
 def vanish(store: Path, other: Path) -> None:
     shutil.rmtree(store)
 
@@ -202,16 +208,21 @@ DAMAGES: dict[str, Callable[[Path, Path], None]] = {
     "its metadata is edited": edit_metadata,
     "a foreign file lies in it": add_a_file,
     "it is another run's": be_another_runs,
+    "it is another run's, and so is its digest file": be_another_runs_with_its_digest,
     "it is gone": vanish,
     "its digest file is edited": edit_digest,
     "its digest file is gone": lose_digest,
 }
 IMPOSSIBLE = {
     ("dataset.zarr", "it is another run's"),
+    ("dataset.zarr", "it is another run's, and so is its digest file"),
     *(("weights", fault) for fault in ("the order of the samples is changed", "its metadata is edited")),
 }
 # Weights are read by the checksums in their digest file, so that the list inside matters to `verify` alone.
 UNREAD = {("weights", "it is of another version")}
+
+
+OF_DIGEST = {("weights", "it is another run's, and so is its digest file")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -229,7 +240,9 @@ def test_every_damage_is_named_and_refused(kept, record_fault, kind):
         damage(store, store_of_another)
         findings = verify()
         paths = {found.path for found in findings.damages}
-        assert store.as_posix() in paths, fault
+        # a digest file is held against what its job wrote, and weights that agree with theirs are whole
+        named = f"{folder}/{STORES[kind]}" if (kind, fault) in OF_DIGEST else store.as_posix()
+        assert named in paths, fault
         assert paths <= {store.as_posix(), f"{folder}/{STORES[kind]}"}, fault
         for found in findings.damages:
             assert found.what
@@ -344,6 +357,30 @@ def test_a_damaged_state_is_not_gone_on_from(finished, tmp_path, caplog, record_
     caplog.clear()
     train_block(spec, data, torch.device("cpu"), folder, save_seconds=0.0)
     assert "going on from step" in caplog.text
+
+
+def test_weights_that_are_damaged_before_the_run_ends_are_not_published(finished, tmp_path, record_fault):
+    spec = Plan(parse_study(STUDY, "study.yaml")).train_run("mlp", 0)
+    data = load_dataset(finished.root / DATASET / "dataset.zarr")
+    run = train_block(spec, data, torch.device("cpu"), tmp_path / "resume")
+    contents(run.weights)[0].with_name("step-99999999.safetensors").write_bytes(b"nobody's")
+    publish(run.weights, tmp_path / "whole", tmp_path / "whole.json", run.facts, run.checksums)
+    assert KeptWeights(tmp_path / "whole", tmp_path / "whole.json").steps == run.facts["steps"]["0"]
+    kept = {path: path.read_bytes() for path in contents(run.weights)}
+    faults: dict[str, Callable[[Path], None]] = {
+        "a bit is flipped": lambda path: flip_a_bit(path, 0.5),
+        "one is gone": Path.unlink,
+    }
+    for fault, damage in faults.items():
+        damage(contents(run.weights)[-1])
+        with pytest.raises(FeaturespaceError, match="is not what training wrote; run again to train it anew"):
+            publish(run.weights, tmp_path / "weights", tmp_path / "weights.json", run.facts, run.checksums)
+        assert not (tmp_path / "weights").exists()
+        assert not (tmp_path / "weights.json").exists()
+        for path, content in kept.items():
+            path.unlink(missing_ok=True)
+            path.write_bytes(content)
+        record_fault("weights of a run that is still training", fault, "one line that names the file; trained anew")
 
 
 def test_a_state_of_other_code_is_not_gone_on_from(tmp_path, record_fault):

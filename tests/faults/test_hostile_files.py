@@ -12,6 +12,8 @@ import shutil
 import struct
 import tarfile
 import tracemalloc
+import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,10 @@ import xarray as xr
 from featurespace import preparation
 from featurespace.catalogue import PickleLayout, PublishedDataset, PublishedFile
 from featurespace.errors import FeaturespaceError
+from featurespace.foreign import open_arrays
+from featurespace.image_folder import arrange, is_image
+from featurespace.inventory import list_source
+from featurespace.own_data import decode_image
 from featurespace.preparation import parse_idx, read_published, read_wanted_members, unpickle_arrays
 from featurespace.retrieval import retrieve
 from featurespace.stores import (
@@ -652,6 +658,154 @@ def test_facts_of_weights_that_lie_are_refused(tmp_path, facts):
     digest.write_text(json.dumps(json.loads(digest.read_text()) | facts))
     with pytest.raises(FeaturespaceError, match=r"weights"):
         KeptWeights(tmp_path / "weights", digest)
+
+
+# --- images and arrays of a user's own --------------------------------------------------------------------------
+
+
+def png_of(width: int, height: int, data: bytes, more: bytes = b"") -> bytes:
+    """Write a grey PNG whose header says this size, and whose pixels are the data."""
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + more + part(b"IDAT", data) + part(b"IEND", b"")
+
+
+def test_the_writer_of_hostile_images_can_write_an_honest_one():
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    rows = zlib.compress(b"".join(b"\x00" + row.tobytes() for row in pixels))
+    np.testing.assert_array_equal(decode_image(png_of(8, 8, rows), "x", 8, False)[0], pixels)
+
+
+HOSTILE_IMAGES: dict[str, list[bytes]] = {
+    "a bomb": [
+        png_of(30_000, 30_000, zlib.compress(bytes(30_001 * 2000), 9)),
+        png_of(2**31 - 1, 2**31 - 1, b""),
+        png_of(9000, 9000, zlib.compress(bytes(9001 * 9000), 9)),
+        b"GIF89a"
+        + struct.pack("<HH", 65535, 65535)
+        + b"\x00\x00\x00,\x00\x00\x00\x00"
+        + b"\xff" * 4
+        + b"\x00\x02\x00;",
+    ],
+    "sizes that lie": [
+        png_of(64, 64, zlib.compress(bytes(10))),
+        png_of(0, 0, b""),
+        b"P5 4096 4096 255 short",
+        b"BM" + struct.pack("<IHHIIiiHHIIiiII", 2**31, 0, 0, 54, 40, 2**20, -(2**20), 1, 24, 0, 0, 0, 0, 0, 0),
+    ],
+    "forms that run other programs": [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(pwned) (w) file\n",
+        b"%PDF-1.4\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
+        b"\xd7\xcd\xc6\x9a" + bytes(60),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_IMAGES)
+def test_a_hostile_image_is_refused_by_name(what, record_fault):
+    for content in HOSTILE_IMAGES[what]:
+        with memory_below(96 * MEBIBYTE), pytest.raises(FeaturespaceError, match=r"^photos/a\.png ") as caught:
+            decode_image(content, "photos/a.png", 8, False)
+        assert "\n" not in str(caught.value)
+    record_fault("an image of a stranger", what, "one line that names the file", times=len(HOSTILE_IMAGES[what]))
+
+
+def test_a_folder_of_images_is_not_left(tmp_path, record_fault):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "photos/a").mkdir(parents=True)
+    links = ["../../secret.png", str(tmp_path / "secret.png"), "/etc/passwd", "nowhere.png", "x.png", "/dev/zero", ".."]
+    for target in links:
+        (tmp_path / "photos/a/x.png").symlink_to(target)
+        with pytest.raises(FeaturespaceError, match=r"a/x\.png is a link"):
+            list_source(tmp_path / "photos", is_image)
+        (tmp_path / "photos/a/x.png").unlink()
+    for name in ("\x1b[2J.png", "a\nb.png", "\udcff.png", "\u202e.png"):
+        (tmp_path / "photos" / name).write_bytes(b"x")
+        with pytest.raises(FeaturespaceError, match="is in the folder of no class") as caught:
+            arrange(tmp_path / "photos", list_source(tmp_path / "photos", is_image))
+        assert str(caught.value).isprintable()
+        (tmp_path / "photos" / name).unlink()
+    record_fault("images of a stranger", "links out of the folder, names that a terminal obeys", "refused", times=11)
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def npy_header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def hostile_arrays(crater: Path) -> dict[str, list[tuple[str, bytes]]]:
+    """Write files of arrays that are code, that lie, or that fill the memory."""
+    evil = pickle.dumps(Evil(crater))
+    objects = npy_header((1,), "|O") + evil
+    billion = 10**9
+    return {
+        "a pickle": [
+            ("x.npy", objects),
+            ("x.npy", evil),
+            ("x.npz", zipped({"x.npy": objects})),
+            ("x.npz", zipped({"x.npy": evil})),
+            ("x.safetensors", evil),
+        ],
+        "a bomb": [
+            ("x.npz", zipped({"x.npy": npy_header((300 * MEBIBYTE,)) + bytes(300 * MEBIBYTE)})),
+        ],
+        "sizes that lie": [
+            ("x.npy", npy_header((billion, billion)) + b"short"),
+            ("x.npy", npy_header((-5,)) + bytes(5)),
+            ("x.npz", zipped({"x.npy": npy_header((billion, billion)) + b"short"})),
+            ("x.npz", zipped({"x.npy": npy_header((2**62, 2**62)) + b"short"})),
+            ("x.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{" + b" " * 100),
+            ("x.npy", b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': __import__('os').system('touch x')}".ljust(118)),
+            ("x.npy", b"\x93NUMPY\x01\x00\xff\xff" + b"[" * 65535),
+            ("x.safetensors", struct.pack("<Q", 2**62) + b"{}"),
+            ("x.safetensors", struct.pack("<Q", 60) + b'{"x":{"dtype":"F32","shape":[9,9],"data_offsets":[0,324]}}  '),
+        ],
+        "names that are paths": [
+            ("x.npz", zipped({"../../escape": b"x"})),
+            ("x.npz", zipped({"/etc/cron.d/x": b"x"})),
+        ],
+    }
+
+
+@pytest.mark.parametrize("what", ["a pickle", "a bomb", "sizes that lie", "names that are paths"])
+def test_hostile_arrays_are_refused_by_name(tmp_path, what, record_fault):
+    (tmp_path / "inner").mkdir()
+    crater = tmp_path / "crater"
+    cases = hostile_arrays(crater)[what]
+    for name, content in cases:
+        path = tmp_path / "inner" / name
+        path.write_bytes(content)
+        with memory_below(64 * MEBIBYTE), pytest.raises(FeaturespaceError) as caught:
+            for array in open_arrays(path)[0].values():
+                array.whole()
+        assert str(caught.value).startswith(str(path))
+        assert not crater.exists()
+        path.unlink()
+        assert files_below(tmp_path) == {"inner"}
+    pickle.loads(pickle.dumps(Evil(crater)))  # where it is opened as code, it is code
+    assert crater.exists()
+    record_fault("arrays of a stranger", what, "one line that names the file", times=len(cases))
+
+
+def test_the_writers_of_hostile_arrays_can_write_honest_ones(tmp_path):
+    content = npy_header((5,)) + b"whole"
+    (tmp_path / "x.npy").write_bytes(content)
+    (tmp_path / "x.npz").write_bytes(zipped({"x.npy": content}))
+    for name in ("x.npy", "x.npz"):
+        assert open_arrays(tmp_path / name)[0]["x"].whole().tobytes() == b"whole"
 
 
 # --- what the code itself does ----------------------------------------------------------------------------------

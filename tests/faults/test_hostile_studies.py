@@ -1,28 +1,63 @@
 """Hundreds of broken studies, made from the schema: each ends in one line that names the key, before any job."""
 
+import atexit
 import copy
 import datetime
 import math
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from harness import TINY, Workflow
 
 from featurespace.config import Study, check_sources, parse_study
 from featurespace.errors import FeaturespaceError
+from featurespace.own_sources import OwnSources
 from featurespace.plan import Plan
 
-BASE: dict[str, Any] = TINY | {"datasets": TINY["datasets"] | {"fashion": {"kind": "fashion-mnist"}}}
+# What is of one's own: the smallest sources that there can be, wherever the tests run.
+OWN = Path(tempfile.mkdtemp(prefix="featurespace-own-"))
+atexit.register(shutil.rmtree, OWN)
+for own_class in ("photos/a", "photos/b"):
+    (OWN / own_class).mkdir(parents=True)
+    (OWN / own_class / "1.pgm").write_bytes(b"P5 8 8 255 " + bytes(64))
+np.savez(OWN / "table.npz", x=np.eye(6, 4), y=[0, 1] * 3)
+np.savez(OWN / "features.npz", x=np.eye(6, 4))
+(OWN / "mine_of_strangers.py").write_text("def load(): ...\n")
+
+BASE: dict[str, Any] = TINY | {
+    "datasets": TINY["datasets"]
+    | {
+        "fashion": {"kind": "fashion-mnist"},
+        "photos": {"kind": "images", "folder": str(OWN / "photos"), "side": 8},
+        "table": {"kind": "arrays", "file": str(OWN / "table.npz")},
+        "made": {
+            "kind": "function",
+            "function": "mine_of_strangers:load",
+            "files": [str(OWN / "table.npz")],
+            "classes": 2,
+            "shape": [4],
+            "train": 6,
+        },
+    },
+    "features": {"elsewhere": {"dataset": "table", "source": str(OWN / "features.npz"), "layers": ["x"]}},
+}
 # What the optional sections need before one of their keys can be the only one that is wrong.
 SECTIONS = {"schedule": {"epochs": 1}, "head": {"layers": 1}, "augmentation": {}, "contrast": {}}
 SCHEMA = Study.model_json_schema()
 
+# Where a study names files or folders of one's own.
+OWN_PLACES = [
+    *(("datasets", "photos", "folder"), ("datasets", "table", "file"), ("features", "elsewhere", "source")),
+]
 HOSTILE_NAMES = [
     *("../../elsewhere", "..", ".", "/tmp/elsewhere", "a/b", "a\\b", "~", "~root", "-rf", ".hidden", "trailing."),
     *("$(touch pwned)", "`touch pwned`", "; touch pwned", "a|b", "a&b", "a>b", "*", "'", '"', "!x", "#x", "%s"),
@@ -194,6 +229,17 @@ def names() -> Iterator[Broken]:
         yield Broken(with_value(("recipes", "mlp", "dataset"), name), "recipes.mlp.dataset: ")
         yield Broken(with_value(("recipes", "mlp", "feature_layer"), name), "recipes.mlp.feature_layer: ")
         yield Broken(with_value(("recipes", "mlp", "layers"), [name]), "recipes.mlp.layers")
+        yield Broken(with_value(("recipes", "mlp", "model"), name), "recipes.mlp")
+        for factory in (f"{name}:build", f"nets:{name}") if name not in ("A", "x" * 49) else ():  # Python's names
+            own = recipe | {"model": factory, "layers": ["a"]}
+            yield Broken(with_value(("recipes", "mlp"), own), "recipes.mlp.model.factory: ")
+        own = recipe | {"model": "nets:build", "layers": ["a"]}
+        yield Broken(with_value(("recipes", "mlp"), own | {"feature_layer": name}), "recipes.mlp.feature_layer: ")
+        named = {"kind": "timm", "name": name}
+        if name != "x" * 49:  # it could be one
+            yield Broken(with_value(("recipes", "mlp"), own | {"model": named}), "recipes.mlp.model.name: ")
+        weights = [{"step": 0, "file": name}]
+        yield Broken(with_value(("recipes", "mlp", "weights"), weights), "recipes.mlp.weights.0.file: ")
         yield Broken(with_value(("sweeps", "few", "base"), name), "sweeps.few.base: ")
         yield Broken(with_value(("sweeps", "few", "set"), {name: 1}), "sweeps.few")
         yield Broken(with_value(("figures",), [name]), "figures.0: ")
@@ -201,6 +247,16 @@ def names() -> Iterator[Broken]:
         yield Broken(with_value(("analysis", "layer_probes"), {"targets": [name]}), "analysis.layer_probes.targets.0: ")
         if name not in ("..", ".", "~"):  # directories that there are: these lack the files instead
             yield Broken(with_value(("datasets", "fashion", "source"), name), "datasets.fashion.source: ")
+            yield from (Broken(with_value(place, name), at(place)) for place in OWN_PLACES if not name.startswith("~"))
+        yield Broken(with_value(("features", name), BASE["features"]["elsewhere"]), "features.")
+        yield Broken(with_value(("features", "elsewhere", "dataset"), name), "features.elsewhere.dataset: ")
+        yield Broken(with_value(("features", "elsewhere", "layers"), [name]), "features.elsewhere.layers: ")
+        yield Broken(with_value(("features", "elsewhere", "feature_layer"), name), "features.elsewhere.feature_layer: ")
+        yield Broken(with_value(("datasets", "made", "function"), name), "datasets.made.function: ")
+        yield Broken(with_value(("datasets", "made", "function"), f"{name}:load"), "datasets.made.function: ")
+        if not name.isidentifier():  # whether a module has one is seen when it is called
+            function = f"mine_of_strangers:{name}"
+            yield Broken(with_value(("datasets", "made", "function"), function), "datasets.made.function: ")
     for source in ("~nobody-of-this-name/x", "x/" * 3000, "x" * 3000, "http://", "https://[", "file:///etc", "..", "~"):
         yield Broken(with_value(("datasets", "fashion", "source"), source), "datasets.fashion.source: ")
     for key in (3, 1.5, None):
@@ -281,10 +337,23 @@ def is_one_clean_line(message: str) -> bool:
 # --- in process -------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """What is remembered of sources lies in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(OWN))
+
+
+def check(data: Any) -> Study:
+    """Check a study as the main process of Snakemake does."""
+    study = parse_study(data, "study.yaml")
+    check_sources(study, "study.yaml")
+    OwnSources(study, places=[OWN]).check("study.yaml")
+    return study
+
+
 def test_what_is_broken_was_whole_before():
-    study = parse_study(copy.deepcopy(BASE))
-    check_sources(study)
-    Plan(study).write_study()
+    Plan(check(copy.deepcopy(BASE))).write_study()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -293,7 +362,7 @@ def test_a_broken_study_is_one_line_that_names_the_key(kind, record_fault):
     assert len(cases) >= 10
     for case in cases:
         with pytest.raises(FeaturespaceError) as caught:
-            check_sources(parse_study(case.data, "study.yaml"), "study.yaml")
+            check(case.data)
         message = str(caught.value)
         assert is_one_clean_line(message), ascii(message)
         start = f"study.yaml: {case.names}"

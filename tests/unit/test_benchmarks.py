@@ -16,6 +16,7 @@ from benchmarks import (
     large_rows,
     measures_rows,
     real_data,
+    recording_rows,
     scaling_rows,
     spectra_rows,
     stage_rows,
@@ -240,6 +241,21 @@ def test_memory_is_compared_with_three_blocks_whatever_the_steps(bench, monkeypa
     assert all(row.other == pytest.approx(96 + 8 * 16**2 / 2**20) and row.met == "no" for row in rows)
 
 
+def test_a_recorder_is_timed_in_a_loop_that_ends_in_the_same_weights(bench, monkeypatch):
+    rows = list(bench.rows("bench")["recording"]())
+    assert [row.against for row in rows] == [
+        "the loop with bare forward passes",
+        "the loop without",
+        "bare forward passes",
+    ]
+    assert [str(row.target) for row in rows] == ["<= 1.1", "<= 1.1", "None"]
+    assert all(row.ratio > 0 for row in rows)
+    allclose = np.allclose
+    monkeypatch.setattr(recording_rows.np, "allclose", lambda a, b, **_: allclose(a, b + 1e-3))
+    with pytest.raises(CheckFailed, match="other features of conv1"):
+        list(bench.rows("bench")["recording"]())
+
+
 def test_a_job_of_a_study_tells_its_times(tmp_path):
     """Runs the rule's real script edge, with the clocks that the benchmark appends to it."""
     source = (ROOT / "scripts/featurespace/script.py").read_text() + study_rows.CLOCKS
@@ -267,7 +283,8 @@ with script_edge(job):
 
 @pytest.mark.timeout(600)
 def test_the_way_of_the_gpu_is_taken_on_the_cpu(bench):
-    rows = list(gpu_rows._rows(bench.features, bench.published, bench.scratch / "gpu", True, torch.device("cpu")))
+    makers = gpu_rows.on_the_gpu(bench.features, bench.published, bench.scratch / "gpu", quick=True)
+    rows = [row for make in makers.values() for row in make()]
     measured = {row.row for row in rows}
     promised = {
         name.replace("consecutive", "3 consecutive").replace(" MLP", "").replace(" CNN", "")
@@ -281,7 +298,8 @@ def test_the_way_of_the_gpu_is_taken_on_the_cpu(bench):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_without_a_gpu_the_table_says_so(bench):
-    rows = list(gpu_rows.on_the_gpu(bench.features, bench.published, bench.scratch / "gpu", quick=False))
+    makers = gpu_rows.on_the_gpu(bench.features, bench.published, bench.scratch / "gpu", quick=False)
+    rows = [row for make in makers.values() for row in make()]
     assert [row.row for row in rows] == list(gpu_rows.PROMISES)
     assert all(row.note == "no GPU" and row.ratio is None and row.target is not None for row in rows)
 

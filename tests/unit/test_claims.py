@@ -789,6 +789,17 @@ def curves_with(reference_effect: np.ndarray, own_effect: np.ndarray) -> pd.Data
     return pd.DataFrame(rows)
 
 
+@pytest.mark.parametrize("statistic", ["curve_angle", "curve_trend"])
+def test_curves_without_a_single_vector_are_no_number_and_say_who_lacks_them(rules, statistic):
+    table = curves_with(np.zeros(5), np.zeros(5))
+    numbers = ["angle_deg", "correlation", "cosine", "null_mean_deg"]
+    table[numbers] = np.nan
+    arguments = ["supervised", "wide-resnet", *(["last"] if statistic == "curve_angle" else [])]
+    found = STATISTICS[statistic](scene_of(rules, dynamics=table), "centred", *arguments)
+    assert np.isnan([found.measured, found.low, found.high]).all()
+    assert found.lacking
+
+
 def test_an_interval_of_a_curve_holds_the_truth_although_references_are_shared(rules):
     rng = np.random.default_rng(0)
     covered = 0

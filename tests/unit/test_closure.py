@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from featurespace.closure import CodeIndex, read_code
+from featurespace.closure import CodeIndex, OwnCode, read_code
 from featurespace.errors import FeaturespaceError
 
 SOURCE = '''
@@ -89,3 +89,70 @@ def test_code_that_does_not_parse_is_named(index):
     (index.root / "lib/two.py").write_text("def (:\n")
     with pytest.raises(FeaturespaceError, match=r"two\.py: line 1"):
         index.closure("a.py")
+
+
+# --- modules of the user's ---
+
+
+@pytest.fixture
+def own(tmp_path):
+    files = {
+        "study/nets.py": "import numpy\nfrom parts.blocks import Block\n\ndef build(): ...\n"
+        "class Net: ...\nwidth, (a, b) = 1, (2, 3)\n",
+        "study/parts/blocks.py": "from .deep import x\n",  # a folder without __init__.py is a package
+        "study/parts/deep.py": "x = 1\n",
+        "work/nets.py": "y = 1\n",  # hidden by the first
+        "work/elsewhere/__init__.py": "import nets\n",
+        "work/elsewhere/model.py": "from nets import *\n",
+        "work/random.py": "def build(): ...\n",
+        "work/broken.py": "def (:\n",
+        "work/binary.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "work/binary.py").write_bytes(b"\xff\x00")
+    return OwnCode([tmp_path / "study", tmp_path / "work"])
+
+
+def test_an_own_function_s_closure_is_found_without_importing_it(own):
+    assert list(own.of_function("nets:build")) == ["nets.py", "parts/blocks.py", "parts/deep.py"]
+    assert set(own.of_function("elsewhere.model:whatever")) == {
+        *("elsewhere/__init__.py", "elsewhere/model.py"),
+        *("nets.py", "parts/blocks.py", "parts/deep.py"),
+    }
+    for name in ("Net", "width", "a", "Net.build", "numpy", "Block"):
+        assert "nets.py" in own.of_function(f"nets:{name}")
+
+
+def test_an_edit_changes_the_digest_of_its_file_and_a_comment_none(own):
+    before = own.of_function("nets:build")
+    path = own.roots[0] / "parts/deep.py"
+    path.write_text("x = 1  # a comment\n")
+    assert OwnCode(own.roots).of_function("nets:build") == before
+    path.write_text("x = 2\n")
+    after = OwnCode(own.roots).of_function("nets:build")
+    assert {name for name in after if after[name] != before[name]} == {"parts/deep.py"}
+
+
+def test_what_is_installed_is_no_code_of_the_user_s(own):
+    assert own.of_function("torchvision.models:resnet18") == {}
+    assert own.of_function("collections:OrderedDict") == {}
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("nowhere:build", "no module 'nowhere': it is looked for in"),
+        ("nets.deeper:build", "no module 'nets.deeper'"),
+        ("elsewhere.other:build", "no module 'elsewhere.other'"),
+        ("parts:build", "no module 'parts'"),
+        ("nets:biuld", r"nets has no 'biuld' \(there are: numpy, Block, build, Net, width, a, b\)"),
+        ("random:build", "random is the name of a module of Python's own"),
+        ("broken:build", r"broken\.py: line 1"),
+        ("binary:build", r"binary\.py cannot be read as Python"),
+    ],
+)
+def test_a_function_that_is_not_there_is_named(own, name, said):
+    with pytest.raises(FeaturespaceError, match=said):
+        own.of_function(name)

@@ -80,7 +80,7 @@ BROKEN = [
     ("recipes.mlp.schedule.stop_loss", 0.1, "recipes.mlp.schedule.stop_loss", "full batch"),
     ("recipes.seen.schedule", {"epochs": 1}, "recipes.seen.task", "untrained"),
     ("recipes", {}, "recipes", "empty"),
-    ("recipes", DELETE, "recipes", "missing"),
+    ("recipes", DELETE, "recipes", "empty"),
     ("recipes.a b", {}, "recipes.a b", "no name"),
     ("recipes.own", STUDY["recipes"]["seen"], "recipes.own", "choose another"),
     ("recipes.data", STUDY["recipes"]["seen"], "recipes.data", "choose another"),
@@ -111,7 +111,7 @@ BROKEN = [
     ("recipes.mlp.schedule.drop_factor", 0.5, "recipes.mlp.schedule.drop_factor", "step"),
     ("recipes.seen.model", {"kind": "wide-resnet", "depth": 27}, "recipes.seen.model.depth", "6 n + 4"),
     ("recipes.seen.model", {"kind": "resnet", "depth": 19}, "recipes.seen.model.depth", "19"),
-    ("recipes.seen.model", {"kind": "torchvision", "name": "resnet19"}, "recipes.seen.model.name", "'resnet18'"),
+    ("recipes.seen.model", {"kind": "torchvision", "name": "resnet19"}, "recipes.seen.layers", "resnet18"),
     ("recipes.seen.model", {"kind": "noise"}, "recipes.seen.model.kind", "go together"),
     ("recipes.mlp.task", "noise", "recipes.mlp.model.kind", "go together"),
     ("recipes.seen.model", {"kind": "densenet", "blocks": [1] * 7}, "recipes.seen.model", "28 x 28"),
@@ -488,3 +488,125 @@ def test_theory_is_for_deep_linear_networks_from_orthogonal_matrices():
 def test_angles_are_compared_where_something_asks_for_them(figures, ledgers, expected):
     study = copy.deepcopy(STUDY) | {"figures": figures, "ledgers": ledgers}
     assert Plan(parse_study(study)).compares_angles is expected
+
+
+# --- networks and weights from elsewhere ---
+
+OWN = {"dataset": "digits", "model": "nets:build", "layers": ["blocks.*", "norm"], "schedule": {"epochs": 1}}
+ENDS = [{"step": 0, "file": "a.pt"}, {"step": 9, "epoch": 1.5, "file": "b.safetensors"}]
+
+
+def study_with(recipe: dict, **others: dict) -> dict:
+    return STUDY | {"recipes": {"mine": recipe, **others}}
+
+
+def test_a_text_stands_for_a_network_of_one_s_own():
+    study = parse_study(study_with(OWN))
+    whole = OWN | {"model": {"kind": "module", "factory": "nets:build"}}
+    assert study == parse_study(study_with(whole))
+    plan = Plan(study)
+    assert plan.factories == {"mine": "nets:build"}
+    assert (plan.layers("mine"), plan.feature_layer("mine")) == (["blocks.*", "norm"], "norm")
+    assert plan.tapped_layers == {"mine": ["blocks.*", "norm"]}
+    empty = {"arguments": {}, "inputs": None}
+    assert plan.train_run("mine", 0)["model"] == {"kind": "module", "factory": "nets:build"} | empty
+
+
+def test_the_choice_of_layers_is_no_part_of_training():
+    plans = [Plan(parse_study(study_with(OWN | {"layers": layers}))) for layers in (["norm"], ["norm", "head"])]
+    assert plans[0].train_run("mine", 0) == plans[1].train_run("mine", 0)
+    assert plans[0].dump_features("mine", 0) != plans[1].dump_features("mine", 0)
+
+
+def test_torchvision_s_small_networks_are_as_they_were():
+    recipe = {"dataset": "fashion", "task": "untrained", "model": {"kind": "torchvision", "name": "resnet18"}}
+    plan = Plan(parse_study(study_with(recipe)))
+    assert plan.layers("mine") == ["stage1", "stage2", "stage3", "stage4", "pooled"]
+    assert plan.train_run("mine", 0)["model"] == {"kind": "torchvision", "name": "resnet18"}
+
+
+def test_members_of_a_sweep_over_an_own_network_have_its_layers():
+    vary = {"model.arguments": [{"width": 3}, {"width": 4}]}
+    for layers, expected in (("feature", ["norm"]), ("all", ["blocks.*", "norm"])):
+        study = study_with(OWN) | {"sweeps": {"wide": {"base": "mine", "vary": vary, "layers": layers}}}
+        plan = Plan(parse_study(study))
+        assert plan.layers("wide-02") == expected
+        assert plan.train_run("wide-02", 0)["model"]["arguments"] == {"width": 4}
+
+
+def test_saved_weights_are_runs_of_their_seeds():
+    weights = [{**saved, "seed": seed, "file": f"{seed}-{saved['file']}"} for saved in ENDS[::-1] for seed in (7, 2)]
+    recipe = {"dataset": "digits", "model": {"kind": "mlp"}, "weights": weights, "block": 1}
+    plan = Plan(parse_study(study_with(recipe)))
+    assert plan.blocks("mine") == [[7], [2]]
+    assert plan.saved_recipes == ["mine"]
+    assert plan.weight_files("mine", 1) == ["2-a.pt", "2-b.safetensors"]
+    assert plan.import_weights("mine", 1)["weights"] == [
+        {"epoch": 0.0, "seed": 2, "step": 0},
+        {"epoch": 1.5, "seed": 2, "step": 9},
+    ]
+    assert plan.classifier_recipes == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"model": "nets"}, "model.factory: should be a module and a function in it"),
+        ({"model": "nets:"}, "model.factory: should be a module and a function in it"),
+        ({"model": "../nets:build"}, "model.factory: should be a module and a function in it"),
+        ({"model": "nets:build()"}, "model.factory: should be a module and a function in it"),
+        ({"model": "featurespace.networks:Mlp"}, "model.factory: featurespace is this library's own name"),
+        ({"model": {"kind": "module"}}, "model.factory: is missing"),
+        ({"model": {"kind": "modul", "factory": "a:b"}}, "model.kind: unknown kind 'modul'; did you mean 'module'?"),
+        ({"model": {"kind": "module", "factory": "a:b", "arguments": {"a b": 1}}}, "model.arguments: 'a b' is no name"),
+        ({"model": {"kind": "module", "factory": "a:b", "arguments": {"a": float("nan")}}}, "model.arguments: nan is"),
+        (
+            {"model": {"kind": "timm", "name": "vit", "arguments": {"pretrained": True}}},
+            "model.arguments.pretrained: net",
+        ),
+        ({"model": {"kind": "timm", "name": "hf-hub:x/y"}}, "model.name: 'hf-hub:x/y' is no name"),
+        ({"model": {"kind": "torchvision", "name": "vit_b_16"}}, "model.inputs: torchvision's vit_b_16 wants three"),
+        ({"dataset": "rows", "model": {"kind": "timm", "name": "vit"}}, "model.name: is for images, not for the rows"),
+        (
+            {"dataset": "rows", "model": {"kind": "module", "factory": "a:b", "inputs": {"side": 8}}},
+            "model.inputs: is for images",
+        ),
+        ({"layers": None}, "layers: paths of modules, or globs of them, are needed by a network of kind module"),
+        ({"layers": []}, "layers: paths of modules"),
+        ({"layers": ["a..b"]}, "layers.0: 'a..b' is no path of a module"),
+        ({"layers": ["norm", "norm"]}, "layers.1: 'norm' is there twice"),
+        ({"layers": ["blocks.*"]}, "feature_layer: needed where all `layers` are globs"),
+        ({"feature_layer": "blocks.*"}, "feature_layer: 'blocks.*' is no path of one module"),
+        ({"feature_layer": "head"}, "feature_layer: 'head' must be among `layers`"),
+        ({"init": {"scheme": "orthogonal"}}, "init: a network of kind module is initialised by whoever builds it"),
+        ({"head": {"layers": 1}}, "head: a network of kind module takes none"),
+        ({"task": "simclr", "augmentation": {"flip": True}}, "model.kind: task simclr needs a network that classifies"),
+        ({"task": "saved", "schedule": None}, "weights: task saved needs them"),
+        ({"weights": ENDS}, "schedule: nothing is trained where `weights` are given"),
+        ({"weights": ENDS, "task": "shuffled-labels"}, "weights: only tasks classify, reconstruct, saved take them"),
+        ({"weights": [], "schedule": None}, "weights: is empty"),
+        ({"weights": [*ENDS, ENDS[0]], "schedule": DELETE}, "weights.2: seed 0 has two files of step 0"),
+        ({"weights": [*ENDS, {**ENDS[0], "seed": 1}], "schedule": DELETE}, "weights: seed 1 has other steps"),
+        ({"weights": [{"step": 1, "epoch": 2, "file": "a.pt"}, {"step": 2, "epoch": 1, "file": "a.pt"}]}, "schedule"),
+        (
+            {"weights": [{"step": 1, "file": "a.npz"}], "schedule": DELETE},
+            "weights.0.file: 'a.npz' is no file of weights",
+        ),
+        ({"weights": [{"step": 1, "file": "{a}.pt"}], "schedule": DELETE}, "weights.0.file: should be the path"),
+        ({"weights": [{"step": 1, "file": "nowhere.pt"}], "schedule": DELETE}, "weights.0.file: no file 'nowhere.pt'"),
+    ],
+)
+def test_a_network_from_elsewhere_that_cannot_be_is_refused(changes, problem):
+    recipe = {key: value for key, value in (OWN | changes).items() if value != DELETE}
+    study = study_with(recipe)
+    study["datasets"] = STUDY["datasets"] | {"rows": {"kind": "orthonormal"}}
+    with pytest.raises(FeaturespaceError) as caught:
+        check_sources(parse_study(study))
+    assert f"recipes.mine.{problem}" in str(caught.value)
+
+
+def test_nothing_of_saved_weights_can_be_varied():
+    recipe = {"dataset": "digits", "model": {"kind": "mlp"}, "weights": ENDS}
+    study = study_with(recipe) | {"sweeps": {"some": {"base": "mine", "vary": {"threads": [1, 2]}}}}
+    with pytest.raises(FeaturespaceError, match=r"sweeps\.some\.base: weights of mine were saved elsewhere"):
+        parse_study(study)

@@ -111,16 +111,17 @@ def trained(model, dataset, folder):
 def dumped(spec, dataset, weights, folder, chunk_bytes=2**20, steps=None):
     rows = np.flatnonzero(dataset.split == 0)
     steps = weights.steps if steps is None else steps
+    layers = extraction.layers_of(spec, dataset)
     with store_draft(folder / "features.zarr") as draft:
         writer = FeatureWriter(
             draft,
-            layers=extraction.layer_widths(spec, dataset),
+            layers={name: layer.width for name, layer in layers.items()},
             seeds=weights.seeds,
             steps=steps,
             epochs=[weights.epochs[weights.steps.index(step)] for step in steps],
             sample_ids=dataset.sample_ids[rows],
             labels=dataset.labels[rows],
-            attrs=extraction.store_attributes(spec),
+            attrs=extraction.store_attributes(spec, layers),
             chunk_bytes=chunk_bytes,
         )
         extraction.dump_run(spec, dataset, rows, weights, steps, writer, CPU)
@@ -229,7 +230,7 @@ def test_a_head_among_the_weights_is_loaded_and_left_aside(images, tmp_path, hea
 
 def test_a_layer_that_is_not_there_is_refused(images):
     with pytest.raises(FeaturespaceError, match="no layer 'conv3' in this cnn: conv1, conv2, hidden"):
-        extraction.layer_widths(dump_spec(recipe(MODELS["cnn"]), layers=["conv3"]), images)
+        extraction.layers_of(dump_spec(recipe(MODELS["cnn"]), layers=["conv3"]), images)
 
 
 def test_damaged_weights_are_refused(images, tmp_path):

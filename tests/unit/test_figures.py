@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -458,3 +459,22 @@ def test_names_stay_text_and_flags_may_be_missing(tmp_path) -> None:
     assert frame["angle_deg"].isna().tolist() == [False, True, True] * 2
     assert is_false(frame["converged"]).tolist() == [False, False, True] * 2
     assert len(read_tables(str(path))) == 3
+
+
+@pytest.mark.parametrize("n_points, is_cloud", [(300, False), (8000, True)], ids=["few points", "many points"])
+def test_only_clouds_of_points_are_pictures_inside_an_svg(n_points: int, is_cloud: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    figure = new_figure(3.0)
+    left, right = figure.subplots(1, 2)
+    for axes, n in ((left, n_points), (right, 30)):
+        axes.plot(rng.normal(size=n), rng.normal(size=n), "o", markersize=3)
+        axes.plot([0.0, 1.0], [0.0, 1.0])
+        axes.set_title("A title")
+    paths = {kind: str(tmp_path / f"cloud.{kind}") for kind in ("svg", "png", "csv")}
+    save_figure(figure, pd.DataFrame({"x": [1.0]}), **paths)
+    text = (tmp_path / "cloud.svg").read_text()
+    assert text.count("<image ") == int(is_cloud)
+    assert [line.get_rasterized() for line in (*left.lines, *right.lines)] == [is_cloud, False, False, False]
+    # the points of the other panel and all text stay outlines
+    assert 30 < text.count("<use ") < (500 if is_cloud else n_points + 500)
+    assert len(text) < 300_000

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from synthetic_tables import ANGLE_RECIPES, Angles, make_angles
 
+from featurespace.comparison import RELATION_COLUMNS
 from featurespace.figures import (
     angle_matrix,
     early_angles,
@@ -134,6 +135,22 @@ def test_missing_numbers_leave_gaps_and_no_warning(name: str, usual: Angles) -> 
         warnings.simplefilter("error")
         _, figure = drawn(name, usual, **holed)
         assert_sound(figure)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_vectors_that_none_of_the_networks_has_leave_a_figure(name: str, usual: Angles) -> None:
+    # as centred ones are missing where the sample set is one sample
+    numbers = [*RELATION_COLUMNS[:-2], "angle_to_mean_deg", "principal_angle_max_deg"]
+    holed = {}
+    for table in FIGURES[name][1]:
+        frame = getattr(usual, table).copy()
+        of_centred = frame["centring"] == "centred"
+        frame.loc[of_centred, [column for column in numbers if column in frame]] = np.nan
+        holed[table] = frame
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, figure = drawn(name, usual, **holed)
+        FigureCanvasAgg(figure).draw()
 
 
 @pytest.mark.parametrize("name", FIGURES)

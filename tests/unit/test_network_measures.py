@@ -503,7 +503,7 @@ def test_a_run_that_kept_only_its_start_is_measured_once(images, tmp_path):
 def test_features_that_are_not_finite_name_run_and_layer(runs, images):
     spec, _, weights = runs["mlp"]
     broken = PreparedDataset(**{**vars(images), "scale": 1e-320})
-    with pytest.raises(FeaturespaceError, match="recipe mlp, seed 3, step 0, layer output: sample 0"):
+    with pytest.raises(FeaturespaceError, match="recipe mlp, seed 3, step 0, layer output of the network: sample 0"):
         measure_run(measuring_spec(spec), broken, weights, CPU)
 
 

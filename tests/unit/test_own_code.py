@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from test_config import STUDY
 
 from featurespace import own_figures
-from featurespace.closure import CodeIndex, own_module
+from featurespace.closure import CodeIndex, OwnCode
 from featurespace.config import parse_study
 from featurespace.errors import FeaturespaceError
 from featurespace.own_code import find_own_figure, find_script, own_measures_code
@@ -44,56 +44,61 @@ def mine(tmp_path, monkeypatch):
     return path
 
 
+def code(roots):
+    """Look for one's own code in some directories, and then in the library."""
+    return OwnCode([*roots, LIBRARY])
+
+
 # --- finding them -----------------------------------------------------------------------------------------------------
 
 
 def test_a_module_is_found_in_the_first_directory_that_has_it_without_importing_it(mine):
-    assert own_module("norms", mine) == (mine[0], mine[0] / "norms.py")
-    assert own_module("shared.tools", mine) == (mine[0], mine[0] / "shared/tools.py")
-    assert own_module("pack", mine) == (mine[1], mine[1] / "pack/__init__.py")
-    assert own_module("pack.more", mine) == (mine[1], mine[1] / "pack/more.py")
-    with pytest.raises(FeaturespaceError, match=r"there is no module 'pack\.other' \(looked in "):
-        own_module("pack.other", mine)
+    own = OwnCode(mine)
+    assert own.of_function("norms:largest") == own.of_script(mine[0] / "norms.py")
+    assert list(own.of_function("shared.tools:scale")) == ["shared/tools.py"]
+    assert "pack/__init__.py" in own.of_function("pack.inner:spread")
+    with pytest.raises(FeaturespaceError, match=r"no module 'pack\.other': it is looked for in "):
+        own.of_function("pack.other:f")
 
 
 def test_a_measure_depends_on_its_module_and_what_that_imports_of_ones_own_and_of_the_library(mine):
-    assert set(own_measures_code(["norms:largest"], mine, LIBRARY)) == {"own:norms.py", "own:shared/tools.py"}
-    found = own_measures_code(["pack.inner:spread"], mine, LIBRARY)
+    assert set(own_measures_code(["norms:largest"], code(mine))) == {"own:norms.py", "own:shared/tools.py"}
+    found = own_measures_code(["pack.inner:spread"], code(mine))
     assert set(found) >= {"own:pack/__init__.py", "own:pack/inner.py", "own:pack/more.py", "own:featurespace/text.py"}
     # a name that a package imports from one of its modules
-    assert set(own_measures_code(["pack:spread"], mine, LIBRARY)) == set(found)
-    assert own_measures_code([], mine, LIBRARY) == {}
+    assert set(own_measures_code(["pack:spread"], code(mine))) == set(found)
+    assert own_measures_code([], code(mine)) == {}
 
 
 def test_a_comment_is_no_edit_and_another_line_is(mine):
-    before = own_measures_code(["norms:largest"], mine, LIBRARY)
+    before = own_measures_code(["norms:largest"], code(mine))
     tools = mine[0] / "shared/tools.py"
     tools.write_text("# a comment\nscale = 2.0\n")
-    assert own_measures_code(["norms:largest"], mine, LIBRARY) == before
+    assert own_measures_code(["norms:largest"], code(mine)) == before
     tools.write_text("scale = 3.0\n")
-    after = own_measures_code(["norms:largest"], mine, LIBRARY)
+    after = own_measures_code(["norms:largest"], code(mine))
     assert {name for name in after if after[name] != before[name]} == {"own:shared/tools.py"}
 
 
 def test_installed_packages_may_be_named_and_are_not_followed(mine):
-    assert own_measures_code(["numpy.linalg:norm"], mine, LIBRARY) == {}
+    assert own_measures_code(["numpy.linalg:norm"], code(mine)) == {}
 
 
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        ("nowhere_at_all:f", r"analysis\.measures\.own\.0: there is no module 'nowhere_at_all'"),
-        ("pack.nothing:f", r"analysis\.measures\.own\.0: there is no module 'pack\.nothing'"),
-        ("norms:smallest", r"norms\.py has no function 'smallest'"),
+        ("nowhere_at_all:f", r"analysis\.measures\.own\.0: no module 'nowhere_at_all'"),
+        ("pack.nothing:f", r"analysis\.measures\.own\.0: no module 'pack\.nothing'"),
+        ("norms:smallest", r"norms has no 'smallest' \(there are: scale, largest\)"),
     ],
 )
 def test_a_function_that_is_not_there_is_named_before_any_job(mine, function, says):
     with pytest.raises(FeaturespaceError, match=says):
-        own_measures_code([function], mine, LIBRARY)
+        own_measures_code([function], code(mine))
 
 
-def test_a_library_that_shares_nothing_with_a_study_keeps_its_digests(mine):
-    assert CodeIndex(LIBRARY).closure("tabulate_own.py") == CodeIndex(LIBRARY, *mine).closure("tabulate_own.py")
+def test_the_library_is_digested_alike_whether_a_rule_or_a_study_names_it(mine):
+    assert CodeIndex(LIBRARY).closure("tabulate_own.py") == code(mine).of_script(LIBRARY / "tabulate_own.py")
 
 
 def test_a_figure_is_found_beside_the_study_or_where_its_path_says(mine):
@@ -101,19 +106,19 @@ def test_a_figure_is_found_beside_the_study_or_where_its_path_says(mine):
     script.parent.mkdir()
     (script.parent / "nuances.py").write_text("")
     script.write_text('"""What it shows."""\nimport nuances, norms\n\ndef plot(tables):\n    """Draw."""\n')
-    found = find_own_figure("mine", "plots/mine.py", mine, LIBRARY)
+    found = find_own_figure("mine", "plots/mine.py", mine, code(mine))
     assert found.file == script == find_script(str(script), mine)
     assert found.caption == "What it shows."
     assert set(found.code) == {"own:mine.py", "own:nuances.py", "own:norms.py", "own:shared/tools.py"}
     for nowhere in ("plots/none.py", "~nobody-of-this-name/x.py", f"{'x' * 3000}.py", "a\0.py"):
         with pytest.raises(FeaturespaceError, match=r"own_figures\.mine\.script: no file "):
-            find_own_figure("mine", nowhere, mine, LIBRARY)
+            find_own_figure("mine", nowhere, mine, code(mine))
     script.write_text("def plott(tables):\n    pass\n")
     with pytest.raises(FeaturespaceError, match=r"own_figures\.mine\.script: \S+ has no function `plot\(tables\)`"):
-        find_own_figure("mine", "plots/mine.py", mine, LIBRARY)
+        find_own_figure("mine", "plots/mine.py", mine, code(mine))
     script.write_text("def plot(:\n")
     with pytest.raises(FeaturespaceError, match=r"own_figures\.mine\.script: \S+mine\.py: line 1"):
-        find_own_figure("mine", "plots/mine.py", mine, LIBRARY)
+        find_own_figure("mine", "plots/mine.py", mine, code(mine))
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------

@@ -1,21 +1,29 @@
 """The report and the run table: self-contained, escaped, and its numbers those of the tables."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic_tables import Made, make
 
+from featurespace import explorer
+from featurespace.config import FIGURES
 from featurespace.errors import FeaturespaceError
 from featurespace.figures import angle_dynamics, angle_matrix, layers, training
 from featurespace.report import (
-    TEMPLATE,
+    ALTERNATIVES,
+    STYLE,
     FigureEntry,
     angle_summary,
+    answer_lines,
     answers,
     caption_html,
+    carrying,
     image_uri,
     ledger_rows,
     ledgers,
@@ -104,11 +112,29 @@ def test_the_page_loads_nothing_and_is_whole(made: Made, tables: dict[str, pd.Da
     assert not [link for link in page.links if re.match(r"[a-z]+:|/", link)]  # files beside it, nothing elsewhere
 
 
+def test_only_the_pages_own_script_may_run(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    spec = {"study": "s", "title": "t", "question": "", "command": "c"} | made.spec
+    views = explorer.views(made.spec["recipes"], made.dynamics, made.spectra, made.layers)
+    text = write_html(spec, [], tables, made.runs, None, "", [], {}, "r", views)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy and f"script-src 'sha256-{digest}'" in policy[1]
+    assert policy[1].startswith("default-src 'none';")
+    (data,) = re.findall(r'<script type="application/json" id="explorer-data">(.*?)</script>', text, re.DOTALL)
+    assert "<" not in data
+    page = _Page()
+    page.feed(text)
+    assert page.open == [] and len(set(page.ids)) == len(page.ids)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+
+
 def test_every_figure_names_its_data_and_its_command(made: Made, tables: dict[str, pd.DataFrame]) -> None:
     text = html_of(made, tables)
     assert "results/demo/figures/training.csv" in text
     assert "<pre>snakemake --force results/demo/figures/training.svg</pre>" in text
-    assert "<strong>What it shows.</strong> More &amp; more." in text
+    assert "<strong>Figure 1. What it shows.</strong>" in text
+    assert "<p>More &amp; more.</p>" in text
 
 
 def test_what_a_study_says_is_escaped(made: Made, tables: dict[str, pd.DataFrame]) -> None:
@@ -146,7 +172,7 @@ def test_with_one_seed_nothing_is_a_mean_over_seeds() -> None:
 
 
 def test_a_narrow_window_shrinks_figures() -> None:
-    narrow = re.search(r"@media \(max-width: 40rem\) \{(.*?)\n\}", TEMPLATE.read_text(encoding="utf-8"), re.DOTALL)
+    narrow = re.search(r"@media \(max-width: 40rem\) \{(.*?)\n\}", STYLE.read_text(encoding="utf-8"), re.DOTALL)
     assert narrow and ".plate img { min-width: 0; }" in narrow[1]
 
 
@@ -157,13 +183,74 @@ def test_captions_cannot_bring_in_html_or_files() -> None:
         caption_html(".. raw:: html\n\n   <script></script>\n")
 
 
-@pytest.mark.parametrize("name", ["angle_dynamics", "angle_matrix", "spectra", "layers", "training"])
-def test_the_captions_of_the_figures_are_sound(name: str, pytestconfig: pytest.Config) -> None:
-    text = (pytestconfig.rootpath / "report" / f"{name}.rst").read_text(encoding="utf-8")
-    assert "{" not in text  # Snakemake fills captions in as templates
+CAPTIONS = sorted((Path(__file__).parents[2] / "report").glob("*.rst"))
+
+
+@pytest.mark.parametrize("path", CAPTIONS, ids=lambda path: path.stem)
+def test_captions_are_sound_and_begin_with_a_title(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"\{[{%#]", text)  # Snakemake fills captions in as templates
     html = caption_html(text)
     assert html.startswith("<p><strong>")
     assert "problematic" not in html
+
+
+def test_every_figure_has_a_caption_and_says_in_words_what_it_shows() -> None:
+    assert {*FIGURES, "runs", "claims"} <= {path.stem for path in CAPTIONS}
+    assert set(FIGURES) <= set(ALTERNATIVES)
+
+
+def entry(name: str, caption: str = "**Title.** More.") -> FigureEntry:
+    return FigureEntry(name, image_uri(b"<svg/>"), name, caption_html(caption), f"{name}.csv", "c", "p", "make it")
+
+
+def test_a_caption_is_cut_into_title_first_paragraph_and_the_rest() -> None:
+    figure = entry("f", "**A <b> & *title*.** What it *shows*.\n\nHow to read it.\n\nMore.")
+    assert figure.title == "A <b> & *title*"
+    assert figure.lead == "<p>What it <em>shows</em>.</p>"
+    assert figure.more == "<p>How to read it.</p>\n<p>More.</p>"
+    bare = entry("own", "* a list\n* of two")
+    assert (bare.title, bare.lead, bare.more) == ("own", bare.caption, "")
+    assert entry("plain", "No title here.").title == "plain"
+
+
+def test_the_answer_has_three_lines_with_the_numbers_of_the_tables(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    raw, centred, layered = answer_lines(tables, made.runs, None, made.spec["recipes"])
+    assert [line["figure"] for line in (raw, centred, layered)] == ["angle_matrix", "angle_matrix", "layers"]
+    rows = angle_summary(tables["angle_dynamics"], tables["angle_matrix"], made.spec["recipes"], "digits")
+    spread = next(row for row in rows if row["key"] == "recipes")["centred"]
+    angle = f"{spread['mean']:.0f}° apart (permutation null {spread['null']:.0f}°)"
+    assert centred["text"].startswith(f"On digits, two different trained recipes end {angle}")
+    assert "24 of 24 pairs of runs are closer than the null" in raw["text"]
+    assert "on orthonormal, two seeds of a trained recipe end" in raw["text"]
+    slopes = tables["layers"].dropna(subset=["slope"])
+    slope = slopes.loc[(slopes["measure"] == "compression") & (slopes["recipe"] == "linear"), "slope"].iloc[0]
+    assert layered["text"].endswith(f"on orthonormal, compression C falls {np.exp(-slope):.3g}-fold a layer in linear.")
+
+
+def test_the_answer_begins_with_the_claims_and_still_speaks_of_layers(
+    made: Made, tables: dict[str, pd.DataFrame]
+) -> None:
+    lines = answer_lines(tables, made.runs, claims_table(), made.spec["recipes"])
+    assert [line["lead"] for line in lines] == ["Claims", "With the mean (raw)", "Layer by layer"]
+    assert lines[0]["text"] == "The P-vectors paper: of 1 tests, 1 explained by the mean."
+    page = html_of(made, tables, claims_table())
+    assert "The answer in three lines" in page and '(<a href="#claims">the ledger</a>)' in page
+
+
+def test_a_study_without_angles_or_layers_answers_with_what_it_has(made: Made) -> None:
+    (line,) = answer_lines({}, made.runs, None, made.spec["recipes"])
+    assert line["lead"] == "Training" and "accuracy" in line["text"]
+    assert "The answer in one line" in html_of(made, {})
+    still = made.runs.assign(train_accuracy=np.nan, test_accuracy=np.nan, relative_loss=np.nan, converged=np.nan)
+    assert answer_lines({}, still, None, made.spec["recipes"]) == []
+
+
+def test_figures_that_the_answer_rests_on_are_shown_at_once_in_the_order_of_the_study() -> None:
+    figures = [entry(name) for name in ("training", "spectra", "own-one", "layers", "angle_matrix")]
+    lines = [{"figure": "layers"}, {"figure": "angle_matrix"}, {"figure": ""}]
+    assert [figure.name for figure in carrying(figures, lines)] == ["training", "layers", "angle_matrix"]
+    assert carrying(figures[:2], []) == figures[:2]
 
 
 # --- findings ---------------------------------------------------------------------------------------------------------

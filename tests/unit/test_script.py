@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from featurespace import script
+from featurespace import files, script
 from featurespace.script import progress
 
 SCRIPTS = Path(script.__file__).parents[1]
@@ -309,3 +309,17 @@ def test_under_the_real_snakemake(tmp_path):
         write_job(tmp_path, SLEEP, REAL_PREAMBLE)
         pid = start_and_kill(tmp_path, command)
         wait_for(lambda: not is_alive(pid), "the job has died", seconds=5)
+
+
+@on_linux
+def test_a_process_that_has_ended_is_told_from_one_that_has_not(monkeypatch):
+    mine = files.this_process()
+    assert not files.has_ended(mine)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    host, pid, start = mine.rsplit("-", 2)
+    assert files.has_ended(f"{host}-{gone.pid}-{start}")
+    assert files.has_ended(f"{host}-{pid}-{int(start) - 1}")  # its pid is another process's now
+    assert not files.has_ended(f"elsewhere-{gone.pid}-{start}")
+    assert not files.has_ended("")
+    assert files.has_ended(f"{host}-{gone.pid}-{start}-job7")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import venv
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,27 @@ def test_nothing_is_done_twice(clone):
     (clone / ".venv/installed").write_text(digest.stdout)
     done = set_up(clone)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def imports_from(python: Path, elsewhere: Path, code: str = "") -> str:
+    """Say which file `import featurespace` finds, in an environment of its own and with no path set."""
+    code += "\nimport featurespace; print(featurespace.__file__)"
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [python, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+def test_the_library_is_found_from_anywhere_and_where_a_checkout_has_its_own_that_one(clone, tmp_path):
+    shutil.copytree(ROOT / "scripts/featurespace", clone / "scripts/featurespace")
+    other = tmp_path / "it's another/scripts/featurespace"
+    shutil.copytree(ROOT / "scripts/featurespace", other)
+    venv.create(clone / ".venv", with_pip=False)
+    python = clone / ".venv/bin/python"
+    assert "link_library.py\n" in (clone / "envs/setup.sh").read_text()
+    subprocess.run([python, clone / "envs/link_library.py"], check=True, timeout=60)
+    assert imports_from(python, tmp_path) == str(clone / "scripts/featurespace/__init__.py")
+    # as Snakemake adds a script's directory: behind all others
+    code = f"import sys; sys.path.append({str(other.parent)!r})"
+    assert imports_from(python, tmp_path, code) == str(other / "__init__.py")

@@ -319,7 +319,10 @@ def test_gpu_agrees_with_cpu(n_samples, n_features, whole):
     features = graded(n_samples, n_features, 2.5)
     cpu = decompose(Rows.of(features), vectors=5, whole=whole)
     gpu = decompose(Rows.of(features, device="cuda"), vectors=5, whole=whole)
-    np.testing.assert_allclose(gpu.singular_values, cpu.singular_values, rtol=1e-8)
+    largest = cpu.singular_values[:, :1]
+    error = np.abs(gpu.singular_values - cpu.singular_values)
+    assert np.all((error <= 1e-8 * cpu.singular_values) | (cpu.singular_values < 1e-3 * largest))
+    assert np.all(error <= 1e-8 * largest)  # a centred matrix of fewer samples than features has a zero one
     np.testing.assert_allclose(gpu.frobenius_norm, cpu.frobenius_norm, rtol=1e-12)
     np.testing.assert_allclose(gpu.left_vectors, cpu.left_vectors, atol=1e-8)
     np.testing.assert_allclose(gpu.angle_to_mean_deg, cpu.angle_to_mean_deg, atol=1e-6)

@@ -178,18 +178,29 @@ class Workflow:
         """Ask how far the study is, and map its jobs to what is said of them."""
         return {job["job"]: job for job in json.loads(self.ask_status("--json"))["jobs"]}
 
-    def pending(self, *targets: str) -> set[str]:
-        """Name the jobs that would run now, for all or for some targets: the rule, then what it is for."""
+    def ask(self, *arguments: str) -> tuple[int, str, str]:
+        """Run the real Snakemake where it is to look and not to make anything: quicker, in a fork.
+
+        Returns
+        -------
+        status, stdout, stderr
+        """
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder) / "out", Path(folder) / "err"
-            arguments = [*targets, "--detailed-summary", "--configfile", *self.study_files]
-            fork = _FORKS.Process(target=_snakemake_in_fork, args=(self.root, arguments, out, err))
+            arguments = (*arguments, "--configfile", *self.study_files)
+            fork = _FORKS.Process(target=_snakemake_in_fork, args=(self.root, list(arguments), out, err))
             fork.start()
             fork.join(timeout=600)
-            assert fork.exitcode == 0, out.read_text() + err.read_text()
-            table = list(csv.DictReader(io.StringIO(out.read_text()), delimiter="\t"))
+            assert fork.exitcode is not None
+            return fork.exitcode, out.read_text(), err.read_text()
+
+    def pending(self, *targets: str) -> set[str]:
+        """Name the jobs that would run now, for all or for some targets: the rule, then what it is for."""
+        status, table, said = self.ask(*targets, "--detailed-summary")
+        assert status == 0, table + said
+        rows = list(csv.DictReader(io.StringIO(table), delimiter="\t"))
         prefix = f"results/{self.study['study']}/"
-        return {job_of(row["output_file"].removeprefix(prefix)) for row in table if row["plan"] != "no update"}
+        return {job_of(row["output_file"].removeprefix(prefix)) for row in rows if row["plan"] != "no update"}
 
 
 def _snakemake_in_fork(root: Path, arguments: list[str], out: Path, err: Path) -> None:
@@ -208,8 +219,11 @@ MAKERS = {
     r"datasets/(\w+)/dataset\.(zarr|json)": r"prepare_dataset/\1",
     r"datasets/(\w+)/features\.(zarr|json)": r"dump_inputs/\1",
     r"runs/([\w-]+/block-\d+)/(weights|weights\.json|history\.csv)": r"train_run/\1",
+    r"runs/(saved/block-\d+)/(weights|weights\.json|history\.csv)": r"import_weights/\1",
     r"runs/([\w-]+/block-\d+)/features\.(zarr|json)": r"dump_features/\1",
     r"runs/([\w-]+/block-\d+)/ends\.(zarr|json)": r"dump_ends/\1",
+    r"datasets/(photos|threes|table)/dataset\.(zarr|json)": r"import_dataset/\1",
+    r"runs/((?:elsewhere|random|same)/block-\d+)/(features|ends)\.(zarr|json)": r"import_features/\1",
     r"runs/(chance/block-\d+)/(features|ends)\.(zarr|json)": r"draw_noise/\1",
     r"runs/([\w-]+/block-\d+)/probe\.csv": r"probe_run/\1",
     r"(.*)/spectra\.(zarr|json|csv)": r"decompose_features/\1",

@@ -18,6 +18,8 @@ import pytest
 import yaml
 from harness import FIGURES, ROOT, TINY, Workflow
 
+from featurespace.checksums import sha256
+
 pytestmark = pytest.mark.workflow
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -201,6 +203,37 @@ def test_a_damaged_store_is_refused_by_name(tiny, tmp_path):
     )
 
 
+def test_every_column_of_every_table_is_explained(tiny):
+    page = (ROOT / "docs/results.md").read_text()
+    rows = re.findall(r"^\| `[\w./]+/(\w+)\.csv` \| (.*)$", page, flags=re.MULTILINE)
+    explained = {name: set(re.findall(r"`(\w+)`", text)) for name, text in rows}
+    explained["angle_dynamics"] |= explained["angle_pairs"]  # "as below"
+    # what a row is about, the same everywhere; docs/results.md has these words at its beginning
+    about = {"dataset", "recipe", "block", "seed", "step", "epoch", "layer", "depth", "centring", "class_name", "label"}
+    about |= {f"{name}_{side}" for name in ("recipe", "seed") for side in "ab"} | {"reference_seed"}
+    results = tiny.root / "results/tiny"
+    tables = [*results.glob("tables/*.csv"), *results.glob("runs/*/block-0/*.csv")]
+    missing = {
+        f"{table.stem}: {column}"
+        for table in tables
+        for column in pd.read_csv(table, nrows=0).columns
+        if column not in about | explained.get(table.stem, set())
+    }
+    assert len({table.stem for table in tables}) > 15
+    assert not missing, sorted(missing)
+
+
+def test_a_figure_is_published_with_what_it_is_from(tiny, tmp_path):
+    workflow = tiny.copy_to(tmp_path / "published")
+    figure = "docs/figures/tiny-training.svg"
+    workflow.run(figure)
+    results = workflow.root / "results/tiny"
+    assert (workflow.root / figure).read_bytes() == (results / "figures/training.svg").read_bytes()
+    provenance = read(workflow, figure.replace(".svg", ".json"))
+    assert provenance["command"] == f".venv/bin/snakemake {figure} --configfile study.yaml"
+    assert provenance["sha256"]["numbers"] == sha256(results / "figures/training.csv")
+
+
 def test_another_data_set_in_the_place_of_the_right_one_is_refused(tiny, tmp_path):
     workflow = tiny.copy_to(tmp_path / "swapped")
     other = copy.deepcopy(TINY)
@@ -230,3 +263,16 @@ def test_results_survive_a_run_that_fails(tiny, tmp_path):
     workflow.run()
     assert workflow.pending() == set()
     assert read(workflow, WEIGHTS) == read(tiny, WEIGHTS)
+
+
+def test_snakemakes_own_report_has_every_figure_with_its_title_and_category(tiny, tmp_path):
+    workflow = tiny.copy_records_to(tmp_path / "reported")
+    done = workflow.snakemake("--report", "out.html")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    page = (workflow.root / "out.html").read_text()
+    for category in ("P-vectors", "Controls", "Generalisation", "Layers", "Training", "Tables"):
+        assert f'"{category}"' in page
+    for name in [*(f"figures/{name}.svg" for name in FIGURES), "tables/runs.csv", "tables/claims.csv"]:
+        assert f'"name": "{Path(name).name}"' in page, name
+        title = (ROOT / "report" / f"{Path(name).stem}.rst").read_text().split("**")[1].rstrip(".")
+        assert json.dumps(title) in page, title

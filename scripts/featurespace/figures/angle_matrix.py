@@ -162,8 +162,8 @@ def _heat_map(axes: Axes, panel: Panel, frame: pd.DataFrame, names: list[str], c
     axes.set_title(panel.title)
     digits = panel.digits if n <= MANY or panel.limits[1] <= 1 else 0
     texts = [[_number(number, digits) for number in row] for row in matrix]
-    # a digit is about 0.64 of its size wide
-    size = min(7.0, 0.94 * 72 * cell / (0.64 * max(max(map(len, row)) for row in texts)))
+    # a digit is about 0.64 of its size wide; a matrix without a single number has none
+    size = min(7.0, 0.94 * 72 * cell / (0.64 * max(1, *(max(map(len, row)) for row in texts))))
     if size < 3.9:
         return image
     null = _matrix(frame, names, panel.null) if panel.null and n <= MANY else np.full((n, n), np.nan)

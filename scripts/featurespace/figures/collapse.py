@@ -53,7 +53,8 @@ def tidy(layers: pd.DataFrame, networks: pd.DataFrame, runs: pd.DataFrame, spec:
     runs
         `runs.csv`, for `converged`.
     spec
-        `recipes`: the study's recipes in order, each with `task` and `model`. Those that learn classes are shown.
+        `recipes`: the study's recipes in order, each with `task` and `model`, and a `feature_layer` if its network was
+        built elsewhere. Those that learn classes are shown.
 
     Returns
     -------
@@ -77,8 +78,14 @@ def tidy(layers: pd.DataFrame, networks: pd.DataFrame, runs: pd.DataFrame, spec:
     if len(networks):
         models = {recipe["name"]: recipe["model"] for recipe in recipes if recipe["task"] in CLASSIFYING}
         nc3 = networks[networks["quantity"] == "nc3"]
-        nc3 = nc3.assign(layer=[feature_layer(models[name]) for name in nc3["recipe"]])
-        depths = [layer_depth(models[name], layer) for name, layer in zip(nc3["recipe"], nc3["layer"], strict=True)]
+        features = {recipe["name"]: recipe.get("feature_layer") for recipe in recipes}
+        nc3 = nc3.assign(layer=[features[name] or feature_layer(models[name]) for name in nc3["recipe"]])
+        # of a network that was built elsewhere only its tables know the depths
+        known = networks.drop_duplicates(["recipe", "layer"]).set_index(["recipe", "layer"])["depth"]
+        depths = [
+            known[name, layer] if features[name] else layer_depth(models[name], layer)
+            for name, layer in zip(nc3["recipe"], nc3["layer"], strict=True)
+        ]
         nc3 = nc3.assign(depth=depths)
         nc4 = networks[networks["quantity"] == "nc4_mismatch"]
         nc4 = nc4.assign(value=100 * nc4["value"])

@@ -20,8 +20,15 @@ FAMILIES = {
     "supervised": ("classify",),
     "reconstruction": ("reconstruct", "denoise"),
     "self-supervised": ("simclr", "supcon"),
+    "trained elsewhere": ("saved",),
+    "made elsewhere": ("features",),
 }
-CONTROL_GROUPS = {"shuffled labels": ("shuffled-labels",), "untrained": ("untrained",), "noise": ("noise",)}
+CONTROL_GROUPS = {
+    "shuffled labels": ("shuffled-labels",),
+    "untrained": ("untrained",),
+    "noise": ("noise",),
+    "controls made elsewhere": ("control-features",),
+}
 LIMITS = {1: 0.2, 2: 0.5, 5: 1, 10: 2, 15: 5, 30: 10, 45: 15, 60: 15, 90: 30}  # ends of an axis of angles: its ticks
 HEIGHT_OF_ROW = 0.17  # inches, of a row of a dot plot
 

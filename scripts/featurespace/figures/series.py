@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 # Tasks whose networks serve as controls: no evidence for what training on a task does.
-CONTROLS = ("untrained", "shuffled-labels", "noise")
+CONTROLS = ("untrained", "shuffled-labels", "noise", "control-features")
 
 
 def recipes_of(recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:

@@ -90,7 +90,7 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
 
 def _effects(tables: pd.DataFrame, names: list[str], groups: Mapping[str, str]) -> pd.DataFrame:
     """Return a row a centring and ordered pair of runs, with the angles of both stages; the trained recipe is `a`."""
-    names = [name for name in names if groups[name] != "untrained"]
+    names = [name for name in names if groups[name] not in ("untrained", "controls made elsewhere")]
     keys = ["dataset", "centring", "recipe_a", "seed_a", "recipe_b", "seed_b"]
     last, first = (both_ways(of_stage(tables, stage), names)[[*keys, "angle_deg"]] for stage in ("last", "first"))
     both = last.merge(first, on=keys, suffixes=("", "_first"))

@@ -1,0 +1,37 @@
+"""Take over weights that were saved elsewhere; write them, their digest and a history of what they are seen to do."""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from featurespace.datasets import load_dataset
+from featurespace.device import lease_device
+from featurespace.files import write_table
+from featurespace.saved_weights import import_block
+from featurespace.script import script_edge
+from featurespace.stores import read_digest
+from featurespace.training import HISTORY_COLUMNS, resume_folder
+from featurespace.weights import forget_when_taken, publish
+
+if __name__ == "__main__":
+    with script_edge(snakemake) as job, lease_device(job.device_preference) as device:
+        weights = Path(job.output.weights)
+        folder = resume_folder(
+            weights.parent,
+            params=job.params,
+            code=snakemake.params.get("code"),
+            data=read_digest(job.input.dataset_digest)["digest"],
+            device=device.type,
+            torch=torch.__version__,
+        )
+        dataset = load_dataset(job.input.dataset, job.input.dataset_digest)
+        files = job.input.files
+        # no parameter of this job: another choice of layers changes no weights
+        layers = job.config.get("tapped_layers", {}).get(job.params["recipe"])
+        run = import_block(
+            job.params, [files] if isinstance(files, str) else list(files), dataset, device, folder, layers
+        )
+        write_table(job.output.history, pd.DataFrame(run.history, columns=HISTORY_COLUMNS))
+        publish(run.weights, weights, job.output.digest, run.facts, run.checksums)
+        forget_when_taken(folder)
