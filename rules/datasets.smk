@@ -54,6 +54,7 @@ rule prepare_dataset:
 
 
 rule import_dataset:
+    """Turn a data set of one's own (a folder of images, arrays, a function) into arrays."""
     output:
         store=directory("<results>/datasets/{dataset}/dataset.zarr"),
         digest="<results>/datasets/{dataset}/dataset.json",

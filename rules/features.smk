@@ -123,6 +123,7 @@ rule draw_noise:
 
 
 rule import_features:
+    """Check features that were made elsewhere and take them in."""
     input:
         dataset=ancient(of_dataset("dataset.zarr")),
         dataset_digest=of_dataset("dataset.json"),

@@ -34,6 +34,7 @@ rule train_run:
 
 
 rule import_weights:
+    """Check weights that were trained elsewhere and take them in."""
     input:
         dataset=ancient(of_dataset("dataset.zarr")),
         dataset_digest=of_dataset("dataset.json"),

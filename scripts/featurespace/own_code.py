@@ -22,8 +22,11 @@ class OwnFigure:
 
 def find_script(script: str, search_path: Sequence[str | Path]) -> Path | None:
     """Find a script by the path that a study gives it, relative to one of some directories; None if none has it."""
-    places = [Path(folder) / Path(script).expanduser() for folder in search_path]
-    return next((place for place in places if place.is_file()), None)
+    try:
+        places = [Path(folder) / Path(script).expanduser() for folder in search_path]
+        return next((place for place in places if place.is_file()), None)
+    except (OSError, RuntimeError):  # a name that is too long, a user who is not there
+        return None
 
 
 def find_own_figure(name: str, script: str, search_path: Sequence[str | Path], own_code: OwnCode) -> OwnFigure:

@@ -223,6 +223,9 @@ def names() -> Iterator[Broken]:
         yield Broken(with_value(("recipes", name), recipe), "recipes.")
         yield Broken(with_value(("datasets", name), {"kind": "digits"}), "datasets.")
         yield Broken(with_value(("sweeps", name), BASE["sweeps"]["few"]), "sweeps.")
+        yield Broken(with_value(("own_figures", name), {"script": "x.py", "tables": ["runs"]}), "own_figures.")
+        if name != "a:b":  # which names a function
+            yield Broken(with_value(("analysis", "measures"), {"own": [name]}), "analysis.measures.own.0: ")
         yield Broken(with_value(("recipes", "mlp", "dataset"), name), "recipes.mlp.dataset: ")
         yield Broken(with_value(("recipes", "mlp", "feature_layer"), name), "recipes.mlp.feature_layer: ")
         yield Broken(with_value(("recipes", "mlp", "layers"), [name]), "recipes.mlp.layers")

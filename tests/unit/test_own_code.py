@@ -110,6 +110,9 @@ def test_a_figure_is_found_beside_the_study_or_where_its_path_says(mine):
     assert found.file == script == find_script(str(script), mine)
     assert found.caption == "What it shows."
     assert set(found.code) == {"own:mine.py", "own:nuances.py", "own:norms.py", "own:shared/tools.py"}
+    for nowhere in ("plots/none.py", "~nobody-of-this-name/x.py", f"{'x' * 3000}.py", "a\0.py"):
+        with pytest.raises(FeaturespaceError, match=r"own_figures\.mine\.script: no file "):
+            find_own_figure("mine", nowhere, mine, code(mine))
     script.write_text("def plott(tables):\n    pass\n")
     with pytest.raises(FeaturespaceError, match=r"own_figures\.mine\.script: \S+ has no function `plot\(tables\)`"):
         find_own_figure("mine", "plots/mine.py", mine, code(mine))
