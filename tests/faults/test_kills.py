@@ -17,15 +17,15 @@ import pytest
 from disturbed import Runner, jobs_in, made, outputs_of, remove, scripts_below, start, wait_for
 from harness import FIGURES, ROOT, TINY, Workflow
 
-pytestmark = pytest.mark.workflow
-
 THOROUGH = "FEATURESPACE_FAULTS" in os.environ  # the fixture `thorough`, when tests are collected
+pytestmark = [pytest.mark.workflow, *([pytest.mark.timeout(7200)] if THOROUGH else [])]
 only_thorough = pytest.mark.skipif(not THOROUGH, reason="with `make faults` only")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 # One job of every rule, by stage: none of those in a line has another of them above it, so that all can be killed in
 # one go and nothing but they runs.
 LATE_FIGURES = {"data_angle_accuracy", "indicators"}
+PLOTS = ["correlate_population", *(f"plot_{name}" for name in FIGURES if name not in LATE_FIGURES)]
 STAGES = {
     "data": ["prepare_dataset/digits", "write_study"],
     "training": ["dump_inputs/digits", "train_run/mlp/block-0"],
@@ -47,7 +47,7 @@ STAGES = {
         "compare_similarity",
         "assess_sensitivity",
     ],
-    "figures": ["correlate_population", *(f"plot_{name}" for name in FIGURES if name not in LATE_FIGURES)],
+    **{f"figures, part {i + 1}": PLOTS[i::3] for i in range(3)},  # three of like size, for as many test workers
     "claims": ["test_claims", *(f"plot_{name}" for name in sorted(LATE_FIGURES))],
     "report": ["write_report"],
 }
@@ -122,7 +122,7 @@ def kill_each(
     folder
         What is compared; the study's results.
     modules
-        What scripts import besides what all of them do.
+        What scripts import in the middle of their work.
 
     Yields
     ------
