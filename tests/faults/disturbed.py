@@ -90,7 +90,7 @@ class Runner:
         return status, time.monotonic() - began
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 400) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while not condition():
