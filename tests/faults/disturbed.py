@@ -15,21 +15,23 @@ from pathlib import Path
 
 from harness import Workflow, job_of
 
-# What takes a job's script longest is to import these. A process that has done so is forked for every attempt at one,
-# so that the moments at which it is killed lie in what it does, and not in what comes before anything is written.
-PRELOADED = """
-google_crc32c matplotlib.backends.backend_agg matplotlib.backends.backend_svg matplotlib.figure numpy pandas pydantic
-safetensors.torch scipy.linalg scipy.optimize scipy.sparse.linalg scipy.special scipy.stats sklearn.datasets
-sklearn.linear_model sklearn.metrics sklearn.model_selection snakemake.iocontainers snakemake.logging torch tqdm xarray
-yaml zarr zarr.codecs zarr.storage
-"""
+# What takes a job's script longest is to import. A process that has done so is forked for every attempt to run one, so
+# that the moments at which it is killed lie in what it does, and not in what comes before anything is written.
+LAZY = "zarr zarr.codecs zarr.storage xarray matplotlib.backends.backend_agg matplotlib.backends.backend_svg"
 FORKING = """
-import importlib, os, runpy, sys
-for module in sys.argv[1].split():
-    importlib.import_module(module)
-assert not any(module.partition(".")[0] == "featurespace" for module in sys.modules)
+import ast, importlib, os, runpy, sys
+sys.path.append(os.path.join(os.getcwd(), "scripts"))  # the workflow's, as Snakemake does it
+imported = set(sys.argv[1].split())
 for line in sys.stdin:
     script, said = line.rstrip().split("\\t")
+    with open(script) as file:
+        for node in ast.parse(file.read()).body:
+            if isinstance(node, ast.ImportFrom):
+                imported.add(node.module)
+            elif isinstance(node, ast.Import):
+                imported.update(name.name for name in node.names)
+    for module in imported:
+        importlib.import_module(module)
     child = os.fork()
     if not child:
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
@@ -52,13 +54,13 @@ class Runner:
     root
         The directory in which they run.
     modules
-        What is imported beforehand besides PRELOADED.
+        What scripts import in the middle of their work, besides LAZY.
     """
 
     def __init__(self, root: Path, modules: str = "") -> None:
         self.said = root / "said-by-script"
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", FORKING, f"{PRELOADED} {modules}"],
+            [sys.executable, "-P", "-c", FORKING, f"{LAZY} {modules}"],
             cwd=root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -88,7 +90,7 @@ class Runner:
         return status, time.monotonic() - began
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 400) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while not condition():

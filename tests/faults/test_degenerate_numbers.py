@@ -193,7 +193,7 @@ def test_measures_of_layers(fault, labels, record_fault):
     assert math.isnan(found.discrimination) == ((np.linalg.norm(means, axis=1) > 0).sum() < 2)
     assert 0 <= found.numerical_rank <= min(features.shape)
     assert (found.numerical_rank == 0) == (fault == "a dead layer")
-    record_fault("measures of layers", f"{fault}, {labels}", f"{DEFINED}: missing where nothing is to be measured")
+    record_fault("measures of layers", fault, f"{DEFINED}: missing where nothing is to be measured")
 
 
 @pytest.mark.parametrize("fault", DEGENERATE)

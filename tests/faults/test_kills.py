@@ -18,15 +18,15 @@ from disturbed import Runner, jobs_in, made, outputs_of, remove, scripts_below, 
 from harness import FIGURES, ROOT, TINY, Workflow
 from own import own_workflow
 
-pytestmark = pytest.mark.workflow
-
 THOROUGH = "FEATURESPACE_FAULTS" in os.environ  # the fixture `thorough`, when tests are collected
+pytestmark = [pytest.mark.workflow, *([pytest.mark.timeout(7200)] if THOROUGH else [])]
 only_thorough = pytest.mark.skipif(not THOROUGH, reason="with `make faults` only")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 # One job of every rule, by stage: none of those in a line has another of them above it, so that all can be killed in
 # one go and nothing but they runs.
 LATE_FIGURES = {"data_angle_accuracy", "indicators"}
+PLOTS = ["correlate_population", *(f"plot_{name}" for name in FIGURES if name not in LATE_FIGURES)]
 STAGES = {
     "data": ["prepare_dataset/digits", "write_study"],
     "training": ["dump_inputs/digits", "train_run/mlp/block-0"],
@@ -48,7 +48,7 @@ STAGES = {
         "compare_similarity",
         "assess_sensitivity",
     ],
-    "figures": ["correlate_population", *(f"plot_{name}" for name in FIGURES if name not in LATE_FIGURES)],
+    **{f"figures, part {i + 1}": PLOTS[i::3] for i in range(3)},  # three of like size, for as many test workers
     "claims": ["test_claims", *(f"plot_{name}" for name in sorted(LATE_FIGURES))],
     "report": ["write_report"],
     "own measures": ["measure_own/runs/mlp/block-0"],
@@ -132,7 +132,7 @@ def kill_each(
     folder
         What is compared; the study's results.
     modules
-        What scripts import besides what all of them do.
+        What scripts import in the middle of their work.
 
     Yields
     ------
