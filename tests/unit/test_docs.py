@@ -357,7 +357,8 @@ def requests(page: str) -> list[Request]:
         options = ["--configfile", *studies] if studies else []
         is_own = any(path in files_of(page) for path in studies)
         forced = [path for path in parsed.forcerun or [] if "/" in path]
-        found.append(Request(page if is_own else "", tuple(options), (*map(str, parsed.targets), *forced)))
+        targets = [*map(str, parsed.targets), *forced] or (["all"] if is_own and parsed.dryrun else [])
+        found.append(Request(page if is_own else "", tuple(options), tuple(targets)))
     return found
 
 
