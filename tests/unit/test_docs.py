@@ -6,8 +6,9 @@ The language of a fenced block says what is done with it:
     yaml     a study, or sections of one, which must be valid
     sh       `make` targets and programs must exist; a dry run must find a way to what `snakemake` is asked for
 
-A block whose first line is a comment with a path (`# studies/mine.yaml`, `# mine/nets.py`) is that file: it is written
-before anything of its page is run. Words behind the language say why a block is left alone: `sh not run: needs SLURM`.
+A block whose first line is a comment with a path (`# studies/mine.yaml`, `# mine/nets.py`), or that stands behind a
+line with nothing but a path in backticks and a colon, is that file: it is written before anything of its page is run.
+Words behind the language say why a block is left alone: `sh not run: needs SLURM`.
 """
 
 import ast
@@ -38,7 +39,8 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 LEFT_ALONE = re.compile(r"not run: \w+")
-PATH_LINE = re.compile(r"# ((?:[\w.-]+/)*[\w-]+\.(?:ya?ml|py))$")
+PATH = r"(?:[\w.-]+/)*[\w-]+\.(?:ya?ml|py)"
+PATH_LINE, PATH_BEFORE = re.compile(f"# ({PATH})"), re.compile(f"`({PATH})`:")
 SETTING = re.compile(r"[A-Z_]+=\S*")
 # Programs of every system, of which nothing is checked here.
 PROGRAMS = {
@@ -58,6 +60,7 @@ PROGRAMS = {
 }
 # Options with which Snakemake does something else than run jobs.
 OTHER_BUSINESS = {"--unlock", "--list", "--report", "--profile", "--summary", "--delete-temp-output"}
+RUN_ELSEWHERE = ("notebook.md", "record.md")  # by test_library_examples.py
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 # What a reader can look up: a path in backticks that begins with a folder of the project.
 NAMED_PATH = re.compile(r"`((?:docs|studies|profiles|scripts|tests|rules|envs)/[\w./-]+\w)`")
@@ -66,18 +69,19 @@ NAMED_FUNCTION = re.compile(r"`([a-z_]+)\.([A-Za-z_.]+)`")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it begins, its language, what is said behind it, its text."""
+    """A fenced block: where it begins, its language, what is said behind it and in the line before, its text."""
 
     page: str
     line: int
     language: str
     remark: str
+    before: str
     text: str
 
     @property
     def file(self) -> str | None:
         """The path that the block is the content of."""
-        found = PATH_LINE.fullmatch(self.text.partition("\n")[0])
+        found = PATH_LINE.fullmatch(self.text.partition("\n")[0]) or PATH_BEFORE.fullmatch(self.before)
         return found[1] if found else None
 
     def __str__(self) -> str:
@@ -92,7 +96,7 @@ def content(page: str) -> str:
 @cache
 def blocks(page: str) -> list[Block]:
     """Find the fenced blocks of a page."""
-    found, start, fence, head, lines = [], 0, "", "", []
+    found, start, fence, head, before, lines = [], 0, "", "", "", []
     for number, line in enumerate(content(page).splitlines(), start=1):
         stripped = line.strip()
         if not fence and stripped.startswith("```"):
@@ -100,12 +104,13 @@ def blocks(page: str) -> list[Block]:
         elif fence and stripped == "```":
             language, _, remark = head.partition(" ")
             indent = len(fence) - 3
-            found.append(
-                Block(page, start, language, remark.strip(), "\n".join(text[indent:] for text in lines) + "\n")
-            )
-            fence = ""
+            text = "\n".join(line[indent:] for line in lines) + "\n"
+            found.append(Block(page, start, language, remark.strip(), before, text))
+            fence = before = ""
         elif fence:
             lines.append(line)
+        elif stripped:
+            before = stripped
     assert not fence, f"{page}:{start}: the block has no end"
     return found
 
@@ -173,9 +178,9 @@ def test_studies_are_valid(page):
     for block in blocks(page):
         if block.language != "yaml" or block.remark:
             continue
-        if block.file and not block.file.startswith("studies/"):
-            continue  # another file, such as a profile's
         study = yaml.safe_load(block.text)
+        if block.file and "study" not in study:
+            continue  # another file, such as a profile's
         if "study" not in study:
             unknown = study.keys() - Study.model_fields.keys()
             assert not unknown, f"{block}: neither a study nor sections of one ({', '.join(sorted(unknown))})"
@@ -267,7 +272,12 @@ def files_of(page: str) -> dict[str, str]:
         for block in blocks(page)
         if block.language == "yaml" and not block.remark and not block.file
     ]
-    spoken_of = {word for command in commands(page) for word in command.words if word.startswith("studies/")}
+    spoken_of = {
+        command.words[i + 1]
+        for command in commands(page)
+        for i, word in enumerate(command.words[:-1])
+        if word == "--configfile"
+    }
     for path in sorted(spoken_of - files.keys()):
         if (ROOT / path).exists():
             continue
@@ -347,7 +357,8 @@ def requests(page: str) -> list[Request]:
         options = ["--configfile", *studies] if studies else []
         is_own = any(path in files_of(page) for path in studies)
         forced = [path for path in parsed.forcerun or [] if "/" in path]
-        found.append(Request(page if is_own else "", tuple(options), (*map(str, parsed.targets), *forced)))
+        targets = [*map(str, parsed.targets), *forced] or (["all"] if is_own and parsed.dryrun else [])
+        found.append(Request(page if is_own else "", tuple(options), tuple(targets)))
     return found
 
 
@@ -367,7 +378,7 @@ def asked_for() -> dict[tuple[str, tuple[str, ...]], list[str]]:
     return {key: sorted(targets) for key, targets in asked.items() if targets}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)])
+@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page) and Path(page).name not in RUN_ELSEWHERE])
 def test_code_runs(page, tmp_path):
     run_code(page, project(tmp_path / "project", page))
 
@@ -402,6 +413,13 @@ def test_what_commands_ask_for_can_be_made(tmp_path):
 # --- what is named ----------------------------------------------------------------------------------------------------
 
 
+@cache
+def defined_in(module: str) -> set[str]:
+    """Return what a module of the library, or a script, defines."""
+    places = [ROOT / f"scripts/{folder}{module}.py" for folder in ("featurespace/", "")]
+    return set().union(*(names_of(ast.parse(place.read_text())) for place in places if place.exists()))
+
+
 def names_of(tree: ast.Module | ast.ClassDef) -> set[str]:
     """Return what a module defines, with the members of its classes behind a dot."""
     names = set()
@@ -417,10 +435,9 @@ def test_formulas_name_the_functions_that_compute_them():
     named = set(NAMED_FUNCTION.findall(prose("docs/mathematics.md")))
     unknown, n_known = [], 0
     for module, attribute in sorted(named):
-        places = [ROOT / f"scripts/{folder}{module}.py" for folder in ("featurespace/", "")]
-        defined = set().union(*(names_of(ast.parse(place.read_text())) for place in places if place.exists()))
-        n_known += attribute in defined
-        if attribute not in defined and attribute != "csv":
+        is_known = attribute in defined_in(module)
+        n_known += is_known
+        if not is_known and attribute != "csv":
             unknown.append(f"{module}.{attribute}")
     assert not unknown, f"docs/mathematics.md: {', '.join(unknown)}"
     assert n_known > 60
