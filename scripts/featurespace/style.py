@@ -391,6 +391,9 @@ def save_figure(figure: Figure, frame: pd.DataFrame, *, svg: str, png: str, csv:
     # once for both formats, so that they agree to the last dot
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    # The layout's last bit depends on where things lie in memory, and identifiers in an SVG on that bit.
+    for axes in figure.axes:
+        axes.set_position(tuple(round(value, 9) for value in axes.get_position(original=True).bounds))
     rendered = {}
     for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -458,3 +459,16 @@ def test_names_stay_text_and_flags_may_be_missing(tmp_path) -> None:
     assert frame["angle_deg"].isna().tolist() == [False, True, True] * 2
     assert is_false(frame["converged"]).tolist() == [False, False, True] * 2
     assert len(read_tables(str(path))) == 3
+
+
+def test_the_last_bit_of_a_layout_is_in_no_file(tmp_path):
+    contents = []
+    for nudge in (0.0, 1e-16, -1e-16):
+        figure = Figure(figsize=(4, 3))
+        for left in (0.123456789123, 0.623456789123):
+            axes = figure.add_axes((left + nudge, 0.2, 0.3 + 2 * nudge, 0.7))
+            axes.plot([0, 1], [1, 2])
+        paths = {kind: str(tmp_path / f"figure.{kind}") for kind in ("svg", "png", "csv")}
+        save_figure(figure, pd.DataFrame({"x": [1]}), **paths)
+        contents.append([Path(path).read_bytes() for path in paths.values()])
+    assert contents[0] == contents[1] == contents[2]
