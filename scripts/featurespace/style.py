@@ -413,6 +413,9 @@ def save_figure(figure: Figure, frame: pd.DataFrame, *, svg: str, png: str, csv:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     rasterise_clouds(figure)
+    # The layout's last bit depends on where things lie in memory, and identifiers in an SVG on that bit.
+    for axes in figure.axes:
+        axes.set_position(tuple(round(value, 9) for value in axes.get_position(original=True).bounds))
     rendered = {}
     for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         buffer = io.BytesIO()

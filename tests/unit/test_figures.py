@@ -484,3 +484,16 @@ def test_only_clouds_of_points_are_pictures_inside_an_svg(n_points: int, is_clou
     # the points of the other panel and all text stay outlines
     assert 30 < text.count("<use ") < (500 if is_cloud else n_points + 500)
     assert len(text) < 300_000
+
+
+def test_the_last_bit_of_a_layout_is_in_no_file(tmp_path):
+    contents = []
+    for nudge in (0.0, 1e-16, -1e-16):
+        figure = Figure(figsize=(4, 3))
+        for left in (0.123456789123, 0.623456789123):
+            axes = figure.add_axes((left + nudge, 0.2, 0.3 + 2 * nudge, 0.7))
+            axes.plot([0, 1], [1, 2])
+        paths = {kind: str(tmp_path / f"figure.{kind}") for kind in ("svg", "png", "csv")}
+        save_figure(figure, pd.DataFrame({"x": [1]}), **paths)
+        contents.append([Path(path).read_bytes() for path in paths.values()])
+    assert contents[0] == contents[1] == contents[2]
