@@ -367,12 +367,22 @@ def test_spectra_list_the_steps_that_there_are_and_no_rounding_errors(default: M
     assert (frame["variance_share"] < 1e-8).any()  # the table keeps them
 
 
-def test_correlations_are_centred_on_zero_on_every_data_set(default: Made) -> None:
-    _, figure = drawn(angle_matrix, (default.pairs,), default.spec)
-    images = [axes.images[0] for axes in figure.axes if "correlation" in axes.get_title()]
-    assert [image.get_clim() for image in images] == [(-1, 1)] * 2
-    red, green, blue, _ = images[0].cmap(0.5)
-    assert min(red, green, blue) > 0.95
+def test_correlations_of_either_sign_do_not_cancel(default: Made) -> None:
+    table = default.pairs.copy()
+    pair = (table["recipe_a"] == "mlp") & (table["recipe_b"] == "cnn") & (table["centring"] == "raw")
+    table.loc[pair, "correlation"] = [0.8, -0.6, -0.7, 0.9] * (pair.sum() // 4)
+    other = (table["recipe_a"] == "mlp") & (table["recipe_b"] == "mlp") & (table["centring"] == "raw")
+    table.loc[other, "correlation"] = -0.5
+    frame, figure = drawn(angle_matrix, (table,), default.spec)
+    row = frame[(frame["recipe_a"] == "mlp") & (frame["recipe_b"] == "cnn") & (frame["centring"] == "raw")].iloc[0]
+    assert row["correlation"] == pytest.approx(0.1)
+    assert (row["correlation_low"], row["correlation_high"]) == (-0.7, 0.9)
+    assert row["correlation_size"] == pytest.approx(0.75)
+    axes = next(axes for axes in figure.axes if "correlation" in axes.get_title())
+    assert axes.images[0].get_clim() == (0, 1)
+    written = [text.get_text() for text in axes.texts]
+    assert written.count("±.75") == 2
+    assert "−.50" in written
 
 
 def test_the_matrix_counts_small_p_values(default: Made) -> None:

@@ -50,15 +50,15 @@ PANELS = (
     Panel("cosine", "raw", "cosine, raw", (0.0, 1.0), "viridis_r", "Cosine", (0, 0.25, 0.5, 0.75, 1), 2),
     Panel("angle_deg", "raw", "angle, raw", **_ANGLES),
     Panel("angle_deg", "centred", "angle, centred", **_ANGLES),
-    # white at 0, and told apart with any colour vision
+    # its size: over seeds that differ in sign the correlation itself is 0 on average, and no pair's
     Panel(
-        "correlation",
+        "correlation_size",
         "raw",
         "correlation of entries",
-        (-1.0, 1.0),
-        "RdBu_r",
-        "Correlation of entries",
-        (-1, -0.5, 0, 0.5, 1),
+        (0.0, 1.0),
+        "viridis_r",
+        "Size of the correlation",
+        (0, 0.25, 0.5, 0.75, 1),
         2,
     ),
 )
@@ -79,9 +79,11 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     -------
     DataFrame
         dataset, centring, recipe_a, recipe_b (every pair once, in the study's order, `data` first), n_pairs, cosine
-        (mean over pairs of seeds), angle_deg, low_deg, high_deg (mean and extremes), correlation (mean), null_mean_deg
-        (mean of the permutation null), p_value (the largest), n_tested (pairs of seeds with a p-value), n_below_05
-        (those whose p-value is below 0.05), n_undetermined. A recipe against itself is one seed against another.
+        (mean over pairs of seeds), angle_deg, low_deg, high_deg (mean and extremes), correlation, correlation_low,
+        correlation_high (the same), correlation_size (mean of the absolute values: signs may differ between seeds),
+        null_mean_deg (mean of the permutation null), p_value (the largest), n_tested (pairs of seeds with a p-value),
+        n_below_05 (those whose p-value is below 0.05), n_undetermined. A recipe against itself is one seed against
+        another.
     """
     parts = []
     tables = of_stage(tables, "last")
@@ -99,6 +101,7 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
                 frame[optional] = np.nan
         frame["undetermined"] = is_false(frame["determined"]).astype(int) if "determined" in frame else 0
         frame["below"] = frame["p_value"] < 0.05
+        frame["size"] = frame["correlation"].abs()
         part = frame.groupby(["dataset", "centring", "recipe_a", "recipe_b"], as_index=False).agg(
             n_pairs=("angle_deg", "count"),
             cosine=("cosine", "mean"),
@@ -106,6 +109,9 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
             low_deg=("angle_deg", "min"),
             high_deg=("angle_deg", "max"),
             correlation=("correlation", "mean"),
+            correlation_low=("correlation", "min"),
+            correlation_high=("correlation", "max"),
+            correlation_size=("size", "mean"),
             null_mean_deg=("null_mean_deg", "mean"),
             p_value=("p_value", "max"),
             n_tested=("p_value", "count"),
@@ -116,7 +122,8 @@ def tidy(tables: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         part["_a"], part["_b"] = part["recipe_a"].map(rank), part["recipe_b"].map(rank)
         parts.append(part.sort_values(["_centring", "_a", "_b"]).drop(columns=["_centring", "_a", "_b"]))
     columns = (
-        "dataset centring recipe_a recipe_b n_pairs cosine angle_deg low_deg high_deg correlation null_mean_deg p_value"
+        "dataset centring recipe_a recipe_b n_pairs cosine angle_deg low_deg high_deg "
+        "correlation correlation_low correlation_high correlation_size null_mean_deg p_value"
     )
     columns_list = [*columns.split(), "n_tested", "n_below_05", "n_undetermined"]
     return pd.concat(parts, ignore_index=True)[columns_list] if parts else pd.DataFrame(columns=columns_list)
@@ -162,6 +169,11 @@ def _heat_map(axes: Axes, panel: Panel, frame: pd.DataFrame, names: list[str], c
     axes.set_title(panel.title)
     digits = panel.digits if n <= MANY or panel.limits[1] <= 1 else 0
     texts = [[_number(number, digits) for number in row] for row in matrix]
+    if panel.value == "correlation_size":
+        signs = [_matrix(frame, names, f"correlation_{end}") for end in ("low", "high")]
+        texts = [
+            [_sign(low[j], high[j]) + row[j] for j in range(n)] for row, low, high in zip(texts, *signs, strict=True)
+        ]
     # a digit is about 0.64 of its size wide; a matrix without a single number has none
     size = min(7.0, 0.94 * 72 * cell / (0.64 * max(1, *(max(map(len, row)) for row in texts))))
     if size < 3.9:
@@ -195,6 +207,13 @@ def _number(number: float, digits: int) -> str:
     if digits == 2:
         text = text.replace("-0.00", "0.00").replace("0.", ".", 1) if abs(number) < 0.995 else f"{round(number)}"
     return text.replace("-", "−")
+
+
+def _sign(low: float, high: float) -> str:
+    """Return the sign of correlations that lie between two: none where all are positive."""
+    if low < 0 < high:
+        return "±"
+    return "−" if high < 0 else ""
 
 
 def _luminance(colour: tuple[float, float, float, float]) -> float:

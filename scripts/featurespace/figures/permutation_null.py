@@ -102,6 +102,9 @@ def _scatter(axes: Axes, part: pd.DataFrame, value: str) -> None:
 
 def _histogram(axes: Axes, some: pd.DataFrame, colour: str) -> None:
     """Draw the observed angles filled and the null means as an outline."""
+    if some.empty:
+        axes.set_ylim(0, 1)
+        return
     axes.hist(some["angle_deg"], bins=BINS.tolist(), color=colour, alpha=0.75, linewidth=0, zorder=3)
     null = some["null_mean_deg"].dropna()
     if len(null):
