@@ -5,7 +5,10 @@ import traceback
 from pathlib import Path
 
 # Frames below these are not the user's: this library, Python's own, and what is installed.
-_NOT_OWN = [Path(__file__).parent, *(Path(path) for path in sysconfig.get_paths().values())]
+_NOT_OWN = [
+    Path(__file__).parent,
+    *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+]
 
 
 def told(error: BaseException) -> str:
