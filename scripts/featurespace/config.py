@@ -109,6 +109,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 # More would be a slip of the keyboard, and fill the memory before anything is checked.
 MOST = 10_000
+MOST_NAMED = 8  # keys that an error names beside the one that it explains
 Depth = Annotated[int, Field(ge=1, le=MOST)]
 SeedCount = Annotated[int, Field(ge=1, le=MOST)]
 LegacySeed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy's old generators take, which libraries still use
@@ -242,7 +243,9 @@ class Downloaded(ImageSection):
 
     kind: Literal["mnist", "fashion-mnist", "cifar10", "cifar100"] = Field(description="Which data set.")
     source: Annotated[str, StringConstraints(min_length=1)] | None = Field(
-        None, description="A local directory, or an http(s) address, that holds the published files."
+        None,
+        description="A local directory, or an http(s) address, that holds the published files; a directory is taken "
+        "from the working directory, if it does not begin with /.",
     )
 
 
@@ -251,7 +254,9 @@ class Newsgroups(DatasetSection):
 
     kind: Literal["newsgroups"] = Field(description="Which data set.")
     source: Annotated[str, StringConstraints(min_length=1)] | None = Field(
-        None, description="A local directory, or an http(s) address, that holds 20news-bydate.tar.gz."
+        None,
+        description="A local directory, or an http(s) address, that holds 20news-bydate.tar.gz; a directory is taken "
+        "from the working directory, if it does not begin with /.",
     )
     features: PositiveInt = Field(2000, description="How many words count: the most frequent of the training split.")
     strip: StrictBool = Field(True, description="Leave out headers, footers and quotes, which give groups away.")
@@ -296,7 +301,10 @@ class ArrayFile(OwnSection):
     """Arrays `x` and `y` in a file, perhaps `split`, `x_test`, `y_test` or `class_names`: images or rows."""
 
     kind: Literal["arrays"] = Field(description="Which data set.")
-    file: SourcePath = Field(description="An .npz or .safetensors file, a Zarr store, or a folder of .npy files.")
+    file: SourcePath = Field(
+        description="An .npz or .safetensors file, a Zarr store, or a folder of .npy files; from the working "
+        "directory, if it does not begin with /."
+    )
     channels: Literal["first", "last"] | None = Field(
         None, description="Where the channels of images stand; found from the shape if empty."
     )
@@ -316,7 +324,9 @@ class FunctionData(OwnSection):
         description="`package.module:name`, found beside the study file, in the working directory or on PYTHONPATH."
     )
     arguments: dict[str, Any] = Field({}, description="Its keyword arguments.")
-    files: list[SourcePath] = Field([], description="Files or folders it reads: a change in one calls it again.")
+    files: list[SourcePath] = Field(
+        [], description="Files or folders it reads, from the working directory: a change in one calls it again."
+    )
     classes: Annotated[int, Field(ge=2, le=MOST)] = Field(description="K: how many classes there are.")
     shape: Annotated[list[PositiveInt], Field(min_length=1, max_length=3)] = Field(
         description="Shape of a sample: [features], or of images [channels, side, side]."
@@ -930,7 +940,7 @@ class FeatureSource(Section):
     dataset: str = Field(description="A name under `datasets`: of which samples the features are.")
     source: SourcePath = Field(
         description="A Zarr store, a folder with a .npy file a layer, or an .npz or .safetensors file with an array a "
-        "layer: (n, d), (steps, n, d) or (seeds, steps, n, d)."
+        "layer, (n, d), (steps, n, d) or (seeds, steps, n, d); from the working directory, if it does not begin with /."
     )
     layers: list[str] | None = Field(
         None, min_length=1, description="Layers to analyse, shallowest first; all if empty, in the source's order."
@@ -1153,7 +1163,8 @@ class OwnFigure(Section):
     """A figure of one's own: see `docs/how-to/own-measure-and-figure.md`."""
 
     script: Annotated[str, StringConstraints(pattern=r"\.py$")] = Field(
-        description="A Python file with a function `plot(tables)`: beside the study file, or in the working directory."
+        description="A Python file with a function `plot(tables)`: found from the folder of the study file, from the "
+        "working directory, or from a folder on PYTHONPATH."
     )
     tables: list[Literal[(*STUDY_TABLES, *RUN_TABLES)]] = Field(  # type: ignore[valid-type]
         min_length=1, description="The tables that it is drawn from."
@@ -1496,7 +1507,7 @@ def parse_study(data: Any, filename: str = "study") -> Study:
     Raises
     ------
     FeaturespaceError
-        One line: the file, the key, what was wrong, what is allowed. The first of several errors is shown in full.
+        One line: the file, the key, what was wrong, what is allowed. Of further errors only the keys are named.
     """
     if not isinstance(data, dict):
         raise FeaturespaceError(f"{filename}: a study is a mapping of sections, not {type(data).__name__}")
@@ -1508,9 +1519,11 @@ def parse_study(data: Any, filename: str = "study") -> Study:
         errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         errors = [e for e in errors if not _is_other_member(e)] or errors
         sentences = list(dict.fromkeys(_sentence(e) for e in errors))
-        more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
-        line = " ".join(sentences[0].split())
-        raise FeaturespaceError(f"{filename}: {_printable(line)}{more}") from error
+        keys = list(dict.fromkeys(sentence.partition(": ")[0] for sentence in sentences[1:]))
+        more = f"; also wrong: {', '.join(keys[:MOST_NAMED])}" if keys else ""
+        more += f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
+        line = " ".join(f"{sentences[0]}{more}".split())
+        raise FeaturespaceError(f"{filename}: {_printable(line)}") from error
     except ValueError as error:
         raise FeaturespaceError(f"{filename}: {_printable(' '.join(str(error).split()))}") from error
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from featurespace.errors import FeaturespaceError
 from featurespace.own_code import PLOT
+from featurespace.own_errors import told
 from featurespace.style import Look, recipe_looks, styled
 
 
@@ -50,8 +51,7 @@ def draw_own(file: Path, tables: Tables) -> tuple[Figure, pd.DataFrame]:
         spec.loader.exec_module(module)
         result: Any = getattr(module, PLOT)(tables)
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
-        raise FeaturespaceError(f"{file}: {PLOT} failed: {type(error).__name__}: {said}") from error
+        raise FeaturespaceError(f"{file}: {PLOT} failed: {told(error)}") from error
     figure, data = result if isinstance(result, tuple) and len(result) == 2 else (result, next(iter(tables.values())))
     if not isinstance(figure, Figure) or not isinstance(data, pd.DataFrame):
         given = ", ".join(type(part).__name__ for part in (result if isinstance(result, tuple) else (result,)))

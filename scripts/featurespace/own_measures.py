@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from featurespace.errors import FeaturespaceError
+from featurespace.own_errors import told
 
 Measure = Callable[[np.ndarray, np.ndarray], Any]
 
@@ -26,7 +27,7 @@ def import_measures(functions: Sequence[str]) -> dict[str, Measure]:
         try:
             measure = getattr(importlib.import_module(module), name)
         except (Exception, SystemExit) as error:
-            raise FeaturespaceError(f"{function} cannot be imported: {_told(error)}") from error
+            raise FeaturespaceError(f"{function} cannot be imported: {told(error)}") from error
         if not callable(measure):
             raise FeaturespaceError(f"{function} is no function")
         found[name] = measure
@@ -62,7 +63,7 @@ def apply_measure(name: str, measure: Measure, features: np.ndarray, labels: np.
         # arrays of its own: it may write into them
         result = measure(np.array(features, dtype=np.float64), np.array(labels, dtype=np.int64))
     except (Exception, SystemExit) as error:
-        raise FeaturespaceError(f"{name} failed: {_told(error)}") from error
+        raise FeaturespaceError(f"{name} failed: {told(error)}") from error
     if isinstance(result, Mapping):
         if not result or not all(isinstance(key, str) and key for key in result):
             raise FeaturespaceError(f"{name} should give {{name: number}}, not {result!r:.200}")
@@ -78,9 +79,3 @@ def _number(what: str, value: Any) -> float:
             pass
     shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
     raise FeaturespaceError(f"{what}: should be a number, not {type(value).__name__}{shape}")
-
-
-def _told(error: BaseException) -> str:
-    """Write an exception in one line."""
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__

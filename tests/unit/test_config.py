@@ -610,3 +610,20 @@ def test_nothing_of_saved_weights_can_be_varied():
     study = study_with(recipe) | {"sweeps": {"some": {"base": "mine", "vary": {"threads": [1, 2]}}}}
     with pytest.raises(FeaturespaceError, match=r"sweeps\.some\.base: weights of mine were saved elsewhere"):
         parse_study(study)
+
+
+def test_of_several_errors_one_is_explained_and_the_others_are_named():
+    study = copy.deepcopy(STUDY) | {"sedes": 3, "seeds": -1, "\x1b[2J": 1}
+    study["analysis"] = {"angles": {"permutations": "many"}}
+    with pytest.raises(FeaturespaceError) as caught:
+        parse_study(study, "mine.yaml")
+    message = str(caught.value)
+    assert message.startswith("mine.yaml: sedes: unknown key; did you mean 'seeds'?")
+    assert set(message.rpartition("; also wrong: ")[2].split(", ")) == {
+        *("\\x1b[2J", "seeds", "analysis.angles.permutations"),
+    }
+    assert message.isprintable()
+    for i in range(20):
+        study[f"key{i}"] = 0
+    with pytest.raises(FeaturespaceError, match=r"; also wrong: (\S+, ){7}\S+ and 15 more$"):
+        parse_study(study, "mine.yaml")

@@ -181,9 +181,16 @@ def test_anything_else_is_named(result, says):
         apply_measure("bad", lambda f, y: result, FEATURES, LABELS, 0)
 
 
-def test_a_measure_that_raises_is_named():
-    with pytest.raises(FeaturespaceError, match="bad failed: ZeroDivisionError: division by zero"):
-        apply_measure("bad", lambda f, y: 1 / 0, FEATURES, LABELS, 0)
+def test_a_measure_that_raises_is_named_with_its_line(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "raises.py").write_text(
+        "import numpy as np\ndef bad(features, labels):\n\n    return np.linalg.inv(features)\n"
+    )
+    with pytest.raises(FeaturespaceError, match=r"bad failed: LinAlgError: .*square \(raises\.py:4\)$"):
+        apply_measure("bad", import_measures(["raises:bad"])["bad"], FEATURES, LABELS, 0)
+    (tmp_path / "raises_at_once.py").write_text("def bad(): ...\n1 / 0\n")
+    with pytest.raises(FeaturespaceError, match=r"ZeroDivisionError: division by zero \(raises_at_once\.py:2\)$"):
+        import_measures(["raises_at_once:bad"])
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -195,6 +202,7 @@ def tables() -> Tables:
 
 
 def drawn(tmp_path: Path, body: str) -> tuple[Figure, pd.DataFrame]:
+    (tmp_path / "helper.py").write_text("def fail():\n    raise ValueError('no')\n")
     script = tmp_path / "mine.py"
     script.write_text("from matplotlib.figure import Figure\ndef plot(tables):\n" + body)
     return draw_own(script, tables())
@@ -222,8 +230,11 @@ def test_a_figure_has_the_style_and_the_colours_of_all_figures(tmp_path):
     [
         ("    return 3\n", r"mine\.py: plot should give a matplotlib Figure, or \(Figure, DataFrame\), and not int"),
         ("    return Figure(), 3\n", "and not Figure, int"),
-        ("    return tables['angles']\n", "plot failed: KeyError: .*'angles' is not among the figure's `tables`"),
-        ("    exit(1)\n", "plot failed: SystemExit"),
+        ("    return tables['angles']\n", r"plot failed: KeyError: .*'angles' is not among .* \(mine\.py:3\)$"),
+        ("    exit(1)\n", r"plot failed: SystemExit: 1 \(mine\.py:3\)$"),
+        ("\n    tables['runs'].nothing\n", r"plot failed: AttributeError: .* \(mine\.py:4\)$"),
+        ("    from helper import fail\n    fail()\n", r"plot failed: ValueError: no \(helper\.py:2\)$"),
+        ("    return (\n", r"plot failed: SyntaxError: .*mine\.py, line 3\)$"),
     ],
 )
 def test_a_figure_that_fails_is_named(tmp_path, body, says):

@@ -202,6 +202,19 @@ def test_watching_ends_when_snakemake_has(here, capsys):
     assert "has ended; the same command goes on" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_who_has_read_enough_of_it_ends_it_without_a_word(here, options):
+    note(LOGS / JOBS, [job("a")], 2)
+    Path("study.yaml").write_text("study: s\n")
+    reader, writer = os.pipe()
+    os.close(reader)  # as `head` does
+    command = [sys.executable, "-m", "featurespace.status", "--configfile", "study.yaml", *options]
+    folder = str(Path(status.__file__).parents[1])
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env={"PYTHONPATH": folder}, check=False)
+    os.close(writer)
+    assert (done.stderr, done.returncode) == (b"", 141)
+
+
 def test_of_many_jobs_a_few_are_named(here):
     jobs = [job(f"{rule}-{i}", rule) for rule in ("train_run", "measure") for i in range(50)]
     for given in jobs[:60]:
