@@ -343,6 +343,8 @@ def _tested_pairs(
     ends = pairs[pairs["stage"] == "last"] if "stage" in pairs else pairs
     ends = ends[(ends["dataset"] == dataset) & ends["recipe_a"].isin(trained) & ends["recipe_b"].isin(trained)]
     ends = ends[ends["recipe_a"] != ends["recipe_b"]].dropna(subset=["p_value"])
+    if (ends["p_value"] + ends["p_farther"] - 1 > LEVEL - 1e-9).any():
+        return {}  # the least p-value that there may be: with so few permutations no pair could pass
     return {
         str(centring): {
             "nearer": int((some["p_value"] < LEVEL).sum()),

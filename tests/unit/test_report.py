@@ -335,6 +335,12 @@ def test_pairs_that_are_farther_than_chance_are_counted_beside_the_nearer(
     assert any("20 of 24 nearer than chance and 2 farther raw" in sentence for sentence in digits["sentences"])
     ledger = answer_lines(other, made.runs, claims_table(), made.spec["recipes"])
     assert "20 of 24 nearer than chance and 2 farther raw, 24 of 24" in ledger[1]["text"]
+    # with 19 permutations the least p-value is 0.05, and nothing could be below
+    few = tables | {"angle_pairs": with_farther(made.pairs.assign(p_value=0.05), 19)}
+    assert "nearer than chance" not in html_of(made, few)
+    assert "24 of 24 nearer" in html_of(
+        made, tables | {"angle_pairs": with_farther(made.pairs.assign(p_value=1 / 21), 20)}
+    )
     without = {name: table for name, table in tables.items() if name != "angle_pairs"}
     assert "nearer than chance" not in html_of(made, without)
 
