@@ -618,7 +618,7 @@ def _compression(
     if not trained:
         return ""
     still = _folds(lines[lines["recipe"].isin(_untrained(recipes))], None)
-    control = f" (before any training it {' and '.join(still)})" if still else ""
+    control = f", and without training it {' and '.join(still)}" if still else ""
     return f"compression C {' and '.join(trained)}{control}"
 
 

@@ -240,7 +240,7 @@ def test_the_answer_has_three_lines_with_the_numbers_of_the_tables(made: Made, t
     )
     # beside it what the layers do without any training
     still = slopes.loc[(slopes["measure"] == "compression") & (slopes["recipe"] == "untrained"), "slope"].iloc[0]
-    assert f" (before any training it falls {np.exp(-still):.3g}-fold a layer in untrained)" in layered["text"]
+    assert f", and without training it falls {np.exp(-still):.3g}-fold a layer in untrained;" in layered["text"]
     tested = made.runs[made.runs["recipe"].isin(["mlp", "cnn"])].groupby("recipe")["test_accuracy"].mean()
     assert f"(test accuracy of 2 of them {tested.min():.1%} to {tested.max():.1%})" in layered["text"]
 
