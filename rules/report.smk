@@ -65,6 +65,8 @@ rule write_report:
         study="<results>/study.yaml",
         # what the interactive views show, where the study makes it
         dynamics="<results>/tables/angle_dynamics.csv" if PLAN.compares_angles else [],
+        # whose p-values are counted
+        pairs="<results>/tables/angle_pairs.csv" if PLAN.compares_angles else [],
         spectra=of_inputs("spectra.csv") + of_runs("spectra.csv", PLAN.own_recipes) if PLAN.decomposes else [],
         layers=of_inputs("layers.csv") + of_runs("layers.csv", PLAN.own_recipes) if "layers" in STUDY.figures else [],
     output:

@@ -10,8 +10,10 @@ from featurespace.report import (
     FigureEntry,
     caption_html,
     image_uri,
+    kept_steps,
     timings,
     versions,
+    with_farther,
     with_probes,
     write_html,
 )
@@ -45,10 +47,15 @@ if __name__ == "__main__":
         runs = read_table(job.input.runs)
         if job.input.probes:
             runs = with_probes(runs, read_tables(job.input.probes))
+        tables = {name: read_table(path) for name, path in by_name["csv"].items()}
+        if job.input.pairs:
+            tables["angle_pairs"] = with_farther(read_table(job.input.pairs), job.params["permutations"])
+        spectra = read_tables(job.input.spectra) if job.input.spectra else None
+        layers = read_tables(job.input.layers) if job.input.layers else None
         text = write_html(
             job.params,
             entries,
-            {name: read_table(path) for name, path in by_name["csv"].items()},
+            tables,
             runs,
             read_table(job.input.claims) if job.input.claims else None,
             Path(job.input.study).read_text(encoding="utf-8"),
@@ -59,8 +66,9 @@ if __name__ == "__main__":
             explorer.views(
                 job.params["recipes"],
                 read_table(job.input.dynamics) if job.input.dynamics else None,
-                read_tables(job.input.spectra) if job.input.spectra else None,
-                read_tables(job.input.layers) if job.input.layers else None,
+                spectra,
+                layers,
             ),
+            kept_steps([spectra, layers], [made["name"] for made in job.params["features"]]),
         )
         write_text_atomically(report, text)

@@ -28,6 +28,7 @@ MOST_STEPS, LEAST_STEPS = 60, 12  # of a recipe
 MOST_REFERENCES = 24  # other recipes that angles are shown to
 MOST_LAYERS = 40  # of a recipe
 OWN, DATA = "own", "data"
+SEEDS = "seeds"  # as a reference: a recipe's own last steps of other seeds
 # column, what it is called, its least and greatest value
 ANGLES = (("angle_deg", 0.0, 90.0), ("null_mean_deg", 0.0, 90.0), ("correlation", -1.0, 1.0))
 MEASURES = ("compression", "discrimination", "numerical_rank")
@@ -227,8 +228,9 @@ def angle_view(dynamics: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dat
     Returns
     -------
     dict or None
-        references, notes, and rows by recipe: seeds (None: means), epochs and values, packed (centring, seed, step,
-        reference) by column of `ANGLES`. None if there is no angle.
+        references, opens_at (the reference that is shown first: not the own end, where there is another; `seeds` for a
+        recipe's own other seeds), notes, and rows by recipe: seeds (None: means), epochs and values, packed (centring,
+        seed, step, reference) by column of `ANGLES`. None if there is no angle.
     """
     here = recipes_of(recipes, dataset)
     frame = dynamics[(dynamics["dataset"] == dataset) & dynamics["recipe"].isin(here)]
@@ -261,7 +263,10 @@ def angle_view(dynamics: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dat
             array = np.moveaxis(curve["array"], 2, 0)  # centring, seed, step, reference, value
             packed = {column: pack(array[..., i], low, high) for i, (column, low, high) in enumerate(ANGLES)}
             rows_[name] = {"seeds": curve["seeds"], "epochs": _epochs(curve), "values": packed}
-    return {"references": references, "notes": notes, "rows": rows_}
+    opens_at = next((name for name in references if name != OWN), OWN)
+    if opens_at in rows_ and len(rows_) == 1:
+        opens_at = SEEDS  # to itself a recipe has no curve
+    return {"references": references, "opens_at": opens_at, "notes": notes, "rows": rows_}
 
 
 def spectrum_view(spectra: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> dict[str, Any] | None:
@@ -335,15 +340,16 @@ def layer_view(layers: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], datas
     layers
         The `layers.csv` of the study's recipes and of the data sets, stacked.
     recipes
-        The study's recipes in order.
+        The study's recipes in order, each with its `feature_layer`.
     dataset
         A data set's name.
 
     Returns
     -------
     dict or None
-        measures, notes, and rows by recipe (`data` first): seeds (None: the data, or means, geometric of compression),
-        epochs, layers, depths and values, packed (seed, step, layer, measure).
+        measures, opens_at (the depth of the deepest feature layer), notes, and rows by recipe (`data` first): seeds
+        (None: the data, or means, geometric of compression), epochs, layers, depths and values, packed
+        (seed, step, layer, measure).
     """
     here = recipes_of(recipes, dataset)
     frame = layers[(layers["dataset"] == dataset) & layers["recipe"].isin([DATA, *here])]
@@ -373,7 +379,15 @@ def layer_view(layers: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], datas
         for name in (DATA, *here)
         if name in curves
     }
-    return {"measures": measures, "notes": notes, "rows": rows_}
+    feature_layers = {recipe["name"]: recipe["feature_layer"] for recipe in recipes}
+    of_features = [
+        depth
+        for name in rows_
+        for layer, depth in zip(names[name], depths[name], strict=True)
+        if layer == feature_layers.get(name)
+    ]
+    opens_at = max(of_features, default=max(depth for name in rows_ for depth in depths[name]))
+    return {"measures": measures, "opens_at": opens_at, "notes": notes, "rows": rows_}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ SETTING = (
     *("loss", "init", "output_scale", "head", "optimiser", "schedule"),
     *("augmentation", "dtype", "autocast", "pooling"),
 )
+# the keys of a schedule that only one kind of it has
+OF_ONE_SCHEDULE = {"final_fraction": "cosine", "drop_factor": "step"}
 DEFAULT_OPTIMISER = {"kind": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
 
@@ -105,6 +107,13 @@ class Plan:
         """Whether the study names any module of the user's own."""
         functions = any(isinstance(dataset, FunctionData) for dataset in self.study.datasets.values())
         return bool(self.factories or self.study.analysis.measures.own or self.study.own_figures) or functions
+
+    @cached_property
+    def own_code(self) -> list[str]:
+        """The functions and scripts of the user's own that the study names, as it names them."""
+        functions = [dataset.function for dataset in self.study.datasets.values() if isinstance(dataset, FunctionData)]
+        scripts = [figure.script for figure in self.study.own_figures.values()]
+        return sorted({*self.factories.values(), *functions, *self.study.analysis.measures.own, *scripts})
 
     @cached_property
     def tapped_layers(self) -> dict[str, list[str]]:
@@ -661,14 +670,20 @@ class Plan:
         return spec
 
     def write_report(self, command: str) -> dict[str, Any]:
-        """What heads the report, which figures it shows, and the command that remakes them."""
+        """What heads the report, which figures it shows, what they rest on, and the command that remakes them."""
+        angles = {"permutations": self.study.analysis.angles.permutations} if self.compares_angles else {}
         return normalised(
-            {
+            angles
+            | {
                 "command": command,
                 "study": self.study.study,
                 "title": self.study.title or self.study.study,
                 "question": self.study.question,
                 "figures": self.figures,
+                "samples": {name: self.sample_set_size(name) for name in self.used_datasets},
+                "features": [self._source_facts(name) for name in self.imported_recipes],
+                "own_code": self.own_code,
+                "is_downloaded": any(map(self.is_downloaded, self.study.datasets)),
                 # whose jobs' times count
                 "names": sorted(
                     {
@@ -681,6 +696,18 @@ class Plan:
             }
             | self.plot("report")
         )
+
+    def _source_facts(self, name: str) -> dict[str, Any]:
+        """Return what the report says of features that were made elsewhere."""
+        section = self.study.features[name]
+        return {
+            "name": name,
+            "dataset": section.dataset,
+            "source": section.source,
+            "layers": self.layers(name),
+            "seeds": self.seeds(name),
+            "control": section.control,
+        }
 
     def verify(self, command: str) -> dict[str, Any]:
         """What there is to be verified, and the command that runs the study."""
@@ -700,7 +727,44 @@ class Plan:
         return {"study": self.study.study}
 
     def write_study(self) -> dict[str, Any]:
-        """The whole study, in its own order, without what changes no result."""
-        places = {"source", "folder", "file", "files"}
-        exclude: Any = {"device": True, "datasets": {"__all__": places}, "features": {"__all__": {"source"}}}
-        return json.loads(self.study.model_dump_json(exclude=exclude))
+        """The whole study, in its own order, without what changes no result.
+
+        Where published files come from is left out: their checksums are known. Where one's own are is part of it, or a
+        copy of what is written down would be no study.
+        """
+        exclude: Any = {"device": True, "datasets": {"__all__": {"source"}}}
+        written = json.loads(self.study.model_dump_json(exclude=exclude))
+        for name, recipe in self.study.recipes.items():
+            section = written["recipes"][name]
+            for key in self._without_meaning(recipe):
+                del section[key]
+            if recipe.schedule is not None:
+                for key, schedule in OF_ONE_SCHEDULE.items():
+                    if recipe.schedule.learning_rate_schedule != schedule:
+                        del section["schedule"][key]
+            # what a sweep varies is filled in as the study gives it: a default may have no meaning for its members
+            given = json.loads(recipe.model_dump_json(exclude_unset=True))
+            for key in self._varied(name, [*section]):
+                section.pop(key, None)
+                section |= {key: given[key]} if key in given else {}
+        return written
+
+    def _varied(self, base: str, keys: list[str]) -> list[str]:
+        """Return which of a recipe's keys sweeps vary: all of them, if they vary what others depend on."""
+        paths = {
+            path for sweep in self.study.sweeps.values() if sweep.base == base for path in (*sweep.vary, *sweep.set)
+        }
+        if paths & {"task", "weights", "model", "model.kind"}:
+            return keys
+        return [key for key in keys if key in {path.split(".")[0] for path in paths}]
+
+    def _without_meaning(self, recipe: Recipe) -> set[str]:
+        """Return the keys that a recipe may not have: they would say nothing, and no default is filled in."""
+        keys: set[str] = set()
+        if recipe.task == "noise":
+            keys |= {"init", "dtype", "threads", "output_scale", "pooling"}
+        if recipe.weights is not None:
+            keys |= {"schedule", "optimiser", "init", "augmentation", "seeds"}
+        if architectures.is_own(recipe.model.model_dump()):
+            keys |= {"init"}
+        return keys

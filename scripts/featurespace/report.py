@@ -207,6 +207,11 @@ def _trained(recipes: Sequence[Mapping[str, Any]]) -> set[str]:
     return {recipe["name"] for recipe in recipes if recipe["task"] not in CONTROLS}
 
 
+def _untrained(recipes: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Name the recipes whose networks are not trained at all."""
+    return {recipe["name"] for recipe in recipes if recipe["task"] == "untrained"}
+
+
 def _several_seeds(runs: pd.DataFrame) -> bool:
     """Tell whether any recipe of a run table has more than one seed."""
     return bool((runs.groupby("recipe")["seed"].nunique() > 1).any())
@@ -242,7 +247,7 @@ def angle_summary(
     list of dict
         A row a comparison that the study allows: key, name, raw and centred (None if unknown; else mean, low,
         high and null in degrees, n recipes or pairs of recipes, n_runs or pairs of them), correlation of the raw
-        vectors' entries (None where it is no mean over pairs).
+        vectors' entries (None where it is no mean over pairs; else its mean size, and low and high with their signs).
     """
     trained = _trained(recipes)
     tasks = {recipe["name"]: recipe["task"] for recipe in recipes}
@@ -275,9 +280,14 @@ def angle_summary(
         if raw is None and centred is None:
             continue
         correlation = None
-        if "correlation" in table:
-            mean = float(table.loc[table["centring"] == "raw", "correlation"].mean())
-            correlation = None if np.isnan(mean) else mean
+        if "correlation_size" in table:
+            of_raw = table[table["centring"] == "raw"].dropna(subset=["correlation_size"])
+            if len(of_raw):
+                correlation = {
+                    "size": float(of_raw["correlation_size"].mean()),
+                    "low": float(of_raw["correlation_low"].min()),
+                    "high": float(of_raw["correlation_high"].max()),
+                }
         rows.append({"key": key, "name": name, "raw": raw, "centred": centred, "correlation": correlation})
     return rows
 
@@ -306,28 +316,67 @@ def _averaged(row: Mapping[str, Any], of: str) -> str:
     return ", on average over seeds" if spread["n_runs"] > 1 else ""
 
 
+LEVEL = 0.05  # of the test of a pair, on either side
+
+
+def with_farther(pairs: pd.DataFrame, permutations: int) -> pd.DataFrame:
+    """Add the p-value of the other side: that a matching at random is as far apart as a pair is, or farther.
+
+    Parameters
+    ----------
+    pairs
+        `angle_pairs.csv`, whose `p_value` is (1 + permutations that are as close) / (1 + permutations).
+    permutations
+        How many there were.
+
+    Returns
+    -------
+    DataFrame
+        The same, with `p_farther`, (1 + permutations that are less close) / (1 + permutations).
+    """
+    as_close = (pairs["p_value"] * (1 + permutations)).round() - 1
+    return pairs.assign(p_farther=(1 + permutations - as_close) / (1 + permutations))
+
+
 def _tested_pairs(
-    matrix: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str
-) -> dict[str, tuple[int, int]]:
-    """Count the pairs of runs of different trained recipes that are closer than the null, and all; by centring."""
-    if "n_below_05" not in matrix:
+    pairs: pd.DataFrame | None, recipes: Sequence[Mapping[str, Any]], dataset: str
+) -> dict[str, dict[str, int]]:
+    """Count the pairs of runs of different trained recipes that are nearer, and farther, than chance; by centring."""
+    if pairs is None or not {"p_value", "p_farther"} <= {*pairs}:
         return {}
     trained = _trained(recipes)
-    pairs = matrix[(matrix["dataset"] == dataset) & matrix["recipe_a"].isin(trained) & matrix["recipe_b"].isin(trained)]
-    sums = pairs[pairs["recipe_a"] != pairs["recipe_b"]].groupby("centring")[["n_tested", "n_below_05"]].sum()
-    sums = sums[sums["n_tested"] > 0].astype(int)
-    return {str(name): (int(row["n_below_05"]), int(row["n_tested"])) for name, row in sums.iterrows()}
+    ends = pairs[pairs["stage"] == "last"] if "stage" in pairs else pairs
+    ends = ends[(ends["dataset"] == dataset) & ends["recipe_a"].isin(trained) & ends["recipe_b"].isin(trained)]
+    ends = ends[ends["recipe_a"] != ends["recipe_b"]].dropna(subset=["p_value"])
+    if (ends["p_value"] + ends["p_farther"] - 1 > LEVEL - 1e-9).any():
+        return {}  # the least p-value that there may be: with so few permutations no pair could pass
+    return {
+        str(centring): {
+            "nearer": int((some["p_value"] < LEVEL).sum()),
+            "farther": int((some["p_farther"] < LEVEL).sum()),
+            "all": len(some),
+        }
+        for centring, some in ends.groupby("centring")
+    }
 
 
-def _test_sentences(matrix: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
-    """Say how many pairs of runs of different trained recipes are closer than the permutation null."""
-    counts = _tested_pairs(matrix, recipes, dataset)
-    texts = [f"{counts[c][0]} of {counts[c][1]} {c}" for c in CENTRINGS if c in counts]
+TESTED = "one-sided p < .05 on either side"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """Say how many of some pairs are nearer than chance, and how many farther."""
+    return f"{counts['nearer']} of {counts['all']} nearer than chance and {counts['farther']} farther"
+
+
+def _test_sentences(pairs: pd.DataFrame | None, recipes: Sequence[Mapping[str, Any]], dataset: str) -> list[str]:
+    """Say how many pairs of runs of different trained recipes are nearer, and farther, than the permutation null."""
+    counts = _tested_pairs(pairs, recipes, dataset)
+    texts = [f"{_counted(counts[c])} {c}" for c in CENTRINGS if c in counts]
     if not texts:
         return []
     return [
-        "Pairs of runs of different trained recipes that are closer than the permutation null (p < .05): "
-        f"{', '.join(texts)}."
+        f"Pairs of runs of different trained recipes against the permutation null ({TESTED}): {', '.join(texts)}. "
+        "Pairs share networks, so that they are not independent."
     ]
 
 
@@ -339,7 +388,7 @@ def answers(
     Parameters
     ----------
     tables
-        The tables behind the figures, by the figure's name; any may be missing.
+        The tables behind the figures, by the figure's name, and `angle_pairs` (see `with_farther`); any may be missing.
     runs
         `runs.csv`.
     recipes
@@ -364,7 +413,7 @@ def answers(
             against = f"; two untrained networks are at {_both(rows['untrained'])}" if "untrained" in rows else ""
             averaged = _averaged(rows["recipes"], "pairs of recipes")
             sentences.append(f"Two different trained recipes end {_both(rows['recipes'])} apart{averaged}{against}.")
-            sentences += _test_sentences(tables["angle_matrix"], recipes, dataset)
+            sentences += _test_sentences(tables.get("angle_pairs"), recipes, dataset)
         elif "seeds" in rows:
             averaged = _averaged(rows["seeds"], "recipes")
             sentences.append(f"Two seeds of a recipe end {_both(rows['seeds'])} apart{averaged}.")
@@ -379,6 +428,7 @@ def _layer_sentences(layers: pd.DataFrame, recipes: Sequence[Mapping[str, Any]],
     """Say how C changes over the fitted layers, in the recipes where it does so most and least, and where it rises."""
     rows = layers[(layers["dataset"] == dataset) & (layers["measure"] == "compression")].dropna(subset=["value"])
     start = rows.loc[rows["recipe"] == "data", "value"]
+    still = rows[rows["recipe"].isin(_untrained(recipes))].dropna(subset=["slope"]).drop_duplicates("recipe")
     rows = rows[rows["recipe"].isin(_trained(recipes)) & (rows["depth"] >= 1)]
     fits = rows.dropna(subset=["slope"]).drop_duplicates("recipe").sort_values("slope")
     sentences = []
@@ -398,6 +448,8 @@ def _layer_sentences(layers: pd.DataFrame, recipes: Sequence[Mapping[str, Any]],
             f"By the fitted lines of {len(ordered)} recipes, compression C {text(ordered[0])} in the steepest and "
             f"{text(ordered[-1])} in the flattest."
         )
+    if ordered and len(still):
+        sentences.append(f"In networks that were not trained, C {' and '.join(_folds(still, None))}.")
     first = rows[rows["depth"] == 1]
     if len(start) and len(first):
         ratio = (first.set_index("recipe")["value"] / float(start.iloc[0])).loc[lambda change: change > 1]
@@ -483,7 +535,7 @@ def answer_lines(
         by_ledger = claims.groupby("ledger", sort=False)
         counted = [_verdict_counts(part, headings_of(str(name)).title) for name, part in by_ledger]
         lines.append({"lead": "Claims", "text": " ".join(counted), "figure": ""})
-    texts = {name: text for name in datasets if (text := _compression(tables.get("layers"), recipes, name))}
+    texts = {name: text for name in datasets if (text := _compression(tables.get("layers"), runs, recipes, name))}
     layered = {"lead": "Layer by layer", "text": said(texts), "figure": "layers"}
     texts = {name: f"at the first kept step {_both(row)}" for name in datasets if (row := rows[name].get("start"))}
     started = {"lead": "From the P-vector to its own end", "text": said(texts), "figure": "angle_dynamics"}
@@ -495,12 +547,14 @@ def answer_lines(
     learned = {"lead": "Training", "text": said(texts), "figure": "training"}
     if lines and layered["text"]:
         # one line of angles, to leave room for the layers
-        texts = {name: text for name in datasets if (text := _closeness_both(rows[name]))}
+        tested = {name: _tested_pairs(tables.get("angle_pairs"), recipes, name) for name in datasets}
+        texts = {name: text for name in datasets if (text := _closeness_both(rows[name], tested[name]))}
         lines.append({"lead": "With and without the mean", "text": said(texts), "figure": "angle_matrix"})
     else:
         leads = {"raw": "With the mean (raw)", "centred": "Without the mean (centred)"}
         for c, lead in leads.items():
-            texts = {name: text for name in datasets if (text := _closeness(rows[name], c, tables, recipes, name))}
+            counts = {name: _tested_pairs(tables.get("angle_pairs"), recipes, name).get(c) for name in datasets}
+            texts = {name: text for name in datasets if (text := _closeness(rows[name], c, counts[name]))}
             lines.append({"lead": lead, "text": said(texts), "figure": "angle_matrix"})
     lines = [line for line in lines if line["text"]]
     lines += [line for line in (layered, started, learned) if line["text"]]
@@ -524,18 +578,20 @@ def _compared(rows: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     return "seeds", "two seeds of a trained recipe"
 
 
-def _closeness_both(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say how far trained networks end apart, raw and centred, each beside its null."""
+def _closeness_both(rows: Mapping[str, Mapping[str, Any]], counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Say how far trained networks end apart, raw and centred, each beside its null, and how many pairs differ."""
     key, what = _compared(rows)
-    return f"{what} end {_both(rows[key])} apart" if key in rows else ""
+    if key not in rows:
+        return ""
+    texts = [f"{_counted(counts[c])} {c}" for c in CENTRINGS if c in counts and key == "recipes"]
+    tested = f"; of pairs of runs {', '.join(texts)} ({TESTED})" if texts else ""
+    return f"{what} end {_both(rows[key])} apart{tested}"
 
 
 def _closeness(
     rows: Mapping[str, Mapping[str, Any]],
     centring: str,
-    tables: Mapping[str, pd.DataFrame],
-    recipes: Sequence[Mapping[str, Any]],
-    dataset: str,
+    counts: Mapping[str, int] | None,
 ) -> str:
     """Say how far trained networks end apart in one centring, beside the null and networks that were not trained."""
     key, what = _compared(rows)
@@ -547,26 +603,53 @@ def _closeness(
     still = rows["untrained"][centring] if "untrained" in rows else None
     if still is not None and key == "recipes":
         text += f", two untrained networks {degrees(still['mean'])}"
-    if key == "recipes":
-        below, tested = _tested_pairs(tables["angle_matrix"], recipes, dataset).get(centring, (0, 0))
-        text += f", and {below} of {tested} pairs of runs are closer than the null (p < .05)" if tested else ""
+    if key == "recipes" and counts:
+        text += f"; of pairs of runs {_counted(counts)} ({TESTED})"
     return text
 
 
-def _compression(layers: pd.DataFrame | None, recipes: Sequence[Mapping[str, Any]], dataset: str) -> str:
-    """Say by how much C falls or rises from a layer to the next, over the recipes with a fitted line."""
+def _compression(
+    layers: pd.DataFrame | None, runs: pd.DataFrame, recipes: Sequence[Mapping[str, Any]], dataset: str
+) -> str:
+    """Say by how much C falls or rises from a layer to the next, over the recipes with a fitted line.
+
+    Beside it stand how well those recipes learned, and by how much C changes in networks that were not trained.
+    """
     if layers is None:
         return ""
     rows = layers[(layers["dataset"] == dataset) & (layers["measure"] == "compression")]
-    fits = rows[rows["recipe"].isin(_trained(recipes))].dropna(subset=["slope"]).drop_duplicates("recipe")
+    lines = rows.dropna(subset=["slope"]).drop_duplicates("recipe")
+    trained = _folds(lines[lines["recipe"].isin(_trained(recipes))], runs)
+    if not trained:
+        return ""
+    still = _folds(lines[lines["recipe"].isin(_untrained(recipes))], None)
+    control = f", and without training it {' and '.join(still)}" if still else ""
+    return f"compression C {' and '.join(trained)}{control}"
+
+
+def _folds(fits: pd.DataFrame, runs: pd.DataFrame | None) -> list[str]:
+    """Say by how much C falls, and rises, in some recipes with a fitted line; and how well they learned, by `runs`."""
     parts = []
     for verb, some in (("falls", fits[fits["slope"] < 0]), ("rises", fits[fits["slope"] >= 0])):
         if len(some):
             folds = [f"{change:.3g}" for change in sorted(np.exp(some["slope"].abs()))]
             between = folds[0] if folds[0] == folds[-1] else f"{folds[0]}- to {folds[-1]}"
             of = f"{len(some)} recipes" if len(some) > 1 else some["recipe"].iloc[0]
-            parts.append(f"{verb} {between}-fold a layer in {of}")
-    return f"compression C {' and '.join(parts)}" if parts else ""
+            learned = "" if runs is None else _accuracy_of(runs, list(some["recipe"]))
+            parts.append(f"{verb} {between}-fold a layer in {of}{learned}")
+    return parts
+
+
+def _accuracy_of(runs: pd.DataFrame, recipes: Sequence[str]) -> str:
+    """Write, in brackets, the accuracy of some recipes, means over seeds: on test data where there are such."""
+    means = runs[runs["recipe"].isin(recipes)].groupby("recipe")[["test_accuracy", "train_accuracy"]].mean()
+    for column, kind in (("test_accuracy", "test"), ("train_accuracy", "training")):
+        known = means[column].dropna()
+        if len(known):
+            low, high = f"{known.min():.1%}", f"{known.max():.1%}"
+            of = f" of {len(known)} of them" if len(known) < len(recipes) else ""
+            return f" ({kind} accuracy{of} {low if low == high else f'{low} to {high}'})"
+    return ""
 
 
 def carrying(figures: Sequence[FigureEntry], lines: Sequence[Mapping[str, str]]) -> list[FigureEntry]:
@@ -576,6 +659,38 @@ def carrying(figures: Sequence[FigureEntry], lines: Sequence[Mapping[str, str]])
     ordered += [figure for figure in figures if figure.name not in cited]
     chosen = {figure.name for figure in ordered[:CARRYING]}
     return [figure for figure in figures if figure.name in chosen]
+
+
+def basis(spec: Mapping[str, Any], runs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Say over how many seeds and samples the answer is.
+
+    Parameters
+    ----------
+    spec
+        recipes; samples (of the sample set, by data set) and features (see `feature_rows`), where they are known.
+    runs, tables
+        As `answers` takes them.
+
+    Returns
+    -------
+    dict
+        sizes (seeds and samples, a text a data set) and pairs (whether anything is counted over pairs of networks).
+    """
+    sizes, pairs = [], False
+    for dataset in datasets_of(spec["recipes"], [recipe["dataset"] for recipe in spec["recipes"]]):
+        own = runs[(runs["dataset"] == dataset) & (runs["population"].fillna("") == "")]
+        seeds = [int(n) for n in own.groupby("recipe")["seed"].nunique()]
+        seeds += [len(made["seeds"]) for made in spec.get("features", []) if made["dataset"] == dataset]
+        parts = []
+        if seeds:
+            low, high = min(seeds), max(seeds)
+            parts.append(f"{low if low == high else f'{low} to {high}'} seed{'' if high == 1 else 's'}")
+        n = spec.get("samples", {}).get(dataset)
+        parts.append(f"samples of {dataset}" if n is None else f"{n:,} samples of {dataset}".replace(",", "\u202f"))
+        sizes.append(", ".join(parts))
+        angles = angle_summary(tables.get("angle_dynamics"), tables.get("angle_matrix"), spec["recipes"], dataset)
+        pairs |= any(row["key"] == "recipes" for row in angles)
+    return {"sizes": sizes, "pairs": pairs}
 
 
 # --- the run table ----------------------------------------------------------------------------------------------------
@@ -643,6 +758,52 @@ def run_rows(runs: pd.DataFrame) -> dict[str, Any]:
                 one.append("–" if pd.isna(converged) else "no" if str(converged) == "False" else "yes")
             seeds.append([str(name), str(run["seed"]), str(run["steps"]), f"{run['epochs']:g}", *one])
     return {"headings": headings, "recipes": recipes, "seeds": seeds, "populations": _populations(runs)}
+
+
+def kept_steps(tables: Sequence[pd.DataFrame | None], names: Collection[str]) -> dict[str, list[int]]:
+    """Find which steps some recipes have, in tables with the columns recipe and step; nothing of those in none."""
+    found: dict[str, set[int]] = {}
+    for table in tables:
+        if table is not None:
+            for name, steps in table[table["recipe"].isin(names)].groupby("recipe")["step"]:
+                found.setdefault(str(name), set()).update(map(int, steps))
+    return {name: sorted(steps) for name, steps in found.items()}
+
+
+def feature_rows(features: Sequence[Mapping[str, Any]], steps: Mapping[str, Sequence[int]]) -> list[dict[str, str]]:
+    """Prepare what is known of features that were made elsewhere.
+
+    Parameters
+    ----------
+    features
+        name, dataset, layers, seeds, control (whether they serve as one) and source, as the study writes it.
+    steps
+        See `kept_steps`.
+
+    Returns
+    -------
+    list of dict
+        The same and `steps`, in words.
+    """
+    rows = []
+    for made in features:
+        there = steps.get(made["name"], [])
+        several = f"{len(there)}, from {there[0]} to {there[-1]}" if len(there) > FEW else ", ".join(map(str, there))
+        rows.append(
+            {
+                "name": made["name"],
+                "dataset": made["dataset"],
+                "layers": ", ".join(made["layers"]),
+                "seeds": ", ".join(map(str, made["seeds"])),
+                "steps": several or "–",
+                "counts": "control" if made["control"] else "trained",
+                "source": made["source"],
+            }
+        )
+    return rows
+
+
+FEW = 6  # steps that are listed
 
 
 def _populations(runs: pd.DataFrame) -> list[dict[str, str]]:
@@ -834,6 +995,7 @@ def write_html(
     environment: Mapping[str, str],
     results: str,
     explorer: Mapping[str, Any] | None = None,
+    steps: Mapping[str, Sequence[int]] | None = None,
 ) -> str:
     """Fill in the template.
 
@@ -841,8 +1003,10 @@ def write_html(
     ----------
     spec
         study, title, question, recipes (name, dataset, task) and command: how Snakemake is called for this study.
+        Where there are any: samples (see `basis`), features (see `feature_rows`), own_code (functions and scripts
+        that the study names) and is_downloaded (whether it has published data).
     figures, tables
-        The figures in their order, and the tables behind them by name.
+        The figures in their order, and the tables behind them by name; see `answers`.
     runs
         `runs.csv`, perhaps `with_probes`.
     claims
@@ -855,6 +1019,8 @@ def write_html(
         Path of the study's results, as the user gives it to Snakemake.
     explorer
         What the interactive views show, from `explorer.views`; None where there is nothing for them.
+    steps
+        Those of features that were made elsewhere: see `kept_steps`.
 
     Returns
     -------
@@ -887,6 +1053,10 @@ def write_html(
         figures=figures,
         answers=answers(tables, runs, spec["recipes"]),
         runs=run_rows(runs),
+        basis=basis(spec, runs, tables),
+        features=feature_rows(spec.get("features", []), steps or {}),
+        own_code=spec.get("own_code", []),
+        is_downloaded=spec.get("is_downloaded", False),
         several_seeds=_several_seeds(runs),
         n_runs=len(runs),
         n_recipes=runs["recipe"].nunique(),

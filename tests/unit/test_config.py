@@ -205,6 +205,66 @@ def test_the_studies_that_are_shipped_are_valid(path):
     parse_study(yaml.safe_load(path.read_text()), path.name)
 
 
+@pytest.mark.parametrize(
+    "path", [ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml"))], ids=lambda path: path.name
+)
+def test_a_copy_of_what_is_written_down_is_the_same_study(path):
+    study = parse_study(yaml.safe_load(path.read_text()), path.name)
+    written = Plan(study).write_study()
+    copied = Plan(parse_study(yaml.safe_load(yaml.safe_dump(written, sort_keys=False))))
+    assert copied.write_study() == written
+    for recipe in copied.network_recipes:
+        assert copied.train_run(recipe, 0) == Plan(study).train_run(recipe, 0)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"task": "noise", "model": {"kind": "noise", "width": 4}},
+        {"task": "untrained", "model": {"kind": "torchvision", "name": "resnet18"}},
+        {
+            "task": "saved",
+            "model": {"kind": "mlp", "widths": [4]},
+            "weights": [{"file": "a.pt", "step": 0}],
+        },
+        {
+            "model": {"kind": "mlp", "widths": [4]},
+            "schedule": {"epochs": 3, "learning_rate_schedule": "step", "milestones": [1]},
+        },
+        {"model": {"kind": "mlp", "widths": [4]}, "schedule": {"epochs": 3, "learning_rate_schedule": "cosine"}},
+    ],
+    ids=["noise", "built elsewhere", "saved weights", "step schedule", "cosine schedule"],
+)
+def test_what_has_no_meaning_is_not_written_down(recipe):
+    study = parse_study(
+        {"study": "s", "datasets": {"digits": {"kind": "digits"}}, "recipes": {"one": recipe | {"dataset": "digits"}}}
+    )
+    written = Plan(study).write_study()
+    assert Plan(parse_study(written)).write_study() == written
+
+
+@pytest.mark.parametrize(
+    "vary",
+    [
+        {"schedule.learning_rate_schedule": ["cosine", "constant"]},
+        {"head.layers": [1, 2]},
+        {"task": ["noise"], "model": [{"kind": "noise", "width": 3}, {"kind": "noise", "width": 5}]},
+    ],
+    ids=["schedule", "a section that the base has not", "task and model"],
+)
+def test_sweeps_over_what_is_written_down_have_the_same_members(vary):
+    base = {"dataset": "digits", "model": {"kind": "mlp", "widths": [4]}, "schedule": {"epochs": 3}}
+    base["schedule"]["learning_rate_schedule"] = "cosine"
+    if "task" in vary:
+        base = {"dataset": "digits", "task": "untrained", "model": {"kind": "mlp", "widths": [4]}}
+    data = {"study": "s", "datasets": {"digits": {"kind": "digits"}}, "recipes": {"one": base}}
+    plan = Plan(parse_study(data | {"sweeps": {"many": {"base": "one", "vary": vary}}}))
+    copied = Plan(parse_study(plan.write_study()))
+    assert copied.write_study() == plan.write_study()
+    assert copied.study.all_recipes == plan.study.all_recipes
+    assert len(copied.recipes) == 3
+
+
 def test_what_changes_no_result_is_no_part_of_the_study_that_is_written_down(tmp_path):
     study = edited("datasets.fashion.source", str(tmp_path)) | {"device": "cpu"}
     assert Plan(parse_study(study)).write_study() == Plan(parse_study(STUDY)).write_study()

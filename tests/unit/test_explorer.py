@@ -118,6 +118,30 @@ def test_spectra_and_layers_are_those_of_the_tables(made: Made, views: dict[str,
     np.testing.assert_allclose(values, table.sort_values("depth")["discrimination"], rtol=1e-6)
 
 
+def test_views_open_at_what_is_worth_seeing_first(made: Made, views: dict[str, Any]) -> None:
+    digits, orthonormal = views["datasets"]
+    # a run is at 0° from its own last step whatever it does
+    assert digits["angles"]["opens_at"] == "data"
+    # the latent layer of the autoencoders is the third, the hidden one of the cnn the fourth
+    assert (digits["layers"]["opens_at"], orthonormal["layers"]["opens_at"]) == (4, 5)
+    recipes = [recipe | {"feature_layer": "conv2"} for recipe in made.spec["recipes"]]
+    shallow = explorer.layer_view(made.layers, recipes, "digits")
+    assert shallow is not None and shallow["opens_at"] == 2
+    none = explorer.layer_view(made.layers, [r | {"feature_layer": "gone"} for r in recipes], "digits")
+    assert none is not None and none["opens_at"] == 4
+
+    def opened(*references: str, recipes: list[dict[str, Any]] = made.spec["recipes"]) -> str:
+        table = made.dynamics[made.dynamics["reference"].isin(references)]
+        part = explorer.angle_view(table, recipes, "digits")
+        assert part is not None
+        return part["opens_at"]
+
+    assert opened("own") == "own"
+    assert opened("own", "cnn", "mlp") == "mlp"  # in the study's order
+    # a recipe has no curve to itself but to its other seeds
+    assert opened("own", "mlp", recipes=made.spec["recipes"][:1]) == "seeds"
+
+
 def test_what_a_study_has_not_is_not_shown(made: Made) -> None:
     recipes = made.spec["recipes"]
     assert explorer.views(recipes, None, None, None) is None

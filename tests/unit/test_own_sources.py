@@ -158,7 +158,41 @@ def test_parameters_say_what_is_there_and_not_where(here):
     (here / "photos").rename(here / "elsewhere")
     moved = plan_of(edited("datasets.photos.folder", "elsewhere"))
     assert moved.import_dataset("photos") == before["photos"]
-    assert "elsewhere" not in json.dumps(moved.write_study())
+    assert moved.import_features("pca", 0) == pca
+    # but what is written down of the study is a study, and nothing else changes
+    written = {name: again.write_study() for name, again in (("before", plan), ("moved", moved))}
+    assert [written[name]["datasets"]["photos"]["folder"] for name in written] == ["photos", "elsewhere"]
+    assert moved.write_report("") == plan.write_report("")
+
+
+def test_a_copy_of_what_is_written_down_is_the_same_study(here):
+    plan = plan_of()
+    written = plan.write_study()
+    assert [written["datasets"][name][key] for name, key in (("photos", "folder"), ("table", "file"))] == [
+        STUDY["datasets"]["photos"]["folder"],
+        STUDY["datasets"]["table"]["file"],
+    ]
+    assert written["features"]["pca"]["source"] == STUDY["features"]["pca"]["source"]
+    copied = plan_of(copy.deepcopy(written))
+    assert copied.write_study() == written
+    assert copied.import_features("pca", 0) == plan.import_features("pca", 0)
+    for name in STUDY["datasets"]:
+        assert copied.import_dataset(name) == plan.import_dataset(name)
+
+
+def test_the_report_knows_of_features_and_code_of_ones_own(here):
+    spec = plan_of().write_report("make it")
+    (pca,) = spec["features"]
+    assert pca == {
+        "name": "pca",
+        "dataset": STUDY["features"]["pca"]["dataset"],
+        "source": STUDY["features"]["pca"]["source"],
+        "layers": plan_of().layers("pca"),
+        "seeds": plan_of().seeds("pca"),
+        "control": STUDY["features"]["pca"].get("control", False),
+    }
+    assert spec["own_code"] == [STUDY["datasets"]["made"]["function"]]
+    assert spec["samples"] == {name: plan_of().sample_set_size(name) for name in plan_of().used_datasets}
 
 
 def test_each_change_is_in_the_parameters_of_its_job_alone(here):

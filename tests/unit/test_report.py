@@ -5,6 +5,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,12 @@ from featurespace.report import (
     angle_summary,
     answer_lines,
     answers,
+    basis,
     caption_html,
     carrying,
+    feature_rows,
     image_uri,
+    kept_steps,
     ledger_rows,
     ledgers,
     number,
@@ -32,6 +36,7 @@ from featurespace.report import (
     timings,
     verdict_sentences,
     versions,
+    with_farther,
     with_probes,
     write_html,
 )
@@ -48,12 +53,13 @@ def tables(made: Made) -> dict[str, pd.DataFrame]:
     return {
         "angle_dynamics": angle_dynamics.tidy(made.dynamics, made.spec),
         "angle_matrix": angle_matrix.tidy(made.pairs, made.spec),
+        "angle_pairs": with_farther(made.pairs, 199),
         "layers": layers.tidy(made.layers, made.runs, made.spec),
         "training": training.tidy(made.history, made.spec),
     }
 
 
-def html_of(made: Made, tables: dict[str, pd.DataFrame], claims: pd.DataFrame | None = None, **changes: str) -> str:
+def html_of(made: Made, tables: dict[str, pd.DataFrame], claims: pd.DataFrame | None = None, **changes: Any) -> str:
     spec = {"study": "demo", "title": "A title", "question": "A question?", "command": "snakemake"}
     spec |= made.spec | changes
     figure = FigureEntry(
@@ -184,7 +190,8 @@ def test_captions_cannot_bring_in_html_or_files() -> None:
         caption_html(".. raw:: html\n\n   <script></script>\n")
 
 
-CAPTIONS = sorted((Path(__file__).parents[2] / "report").glob("*.rst"))
+# without the frame into which the captions of one's own figures are put
+CAPTIONS = sorted(path for path in (Path(__file__).parents[2] / "report").glob("*.rst") if path.stem != "own_figure")
 
 
 @pytest.mark.parametrize("path", CAPTIONS, ids=lambda path: path.stem)
@@ -222,11 +229,20 @@ def test_the_answer_has_three_lines_with_the_numbers_of_the_tables(made: Made, t
     spread = next(row for row in rows if row["key"] == "recipes")["centred"]
     angle = f"{spread['mean']:.0f}° apart (permutation null {spread['null']:.0f}°)"
     assert centred["text"].startswith(f"On digits, two different trained recipes end {angle}")
-    assert "24 of 24 pairs of runs are closer than the null" in raw["text"]
+    assert "; of pairs of runs 24 of 24 nearer than chance and 0 farther (one-sided p < .05 on" in raw["text"]
     assert "on orthonormal, two seeds of a trained recipe end" in raw["text"]
     slopes = tables["layers"].dropna(subset=["slope"])
     slope = slopes.loc[(slopes["measure"] == "compression") & (slopes["recipe"] == "linear"), "slope"].iloc[0]
-    assert layered["text"].endswith(f"on orthonormal, compression C falls {np.exp(-slope):.3g}-fold a layer in linear.")
+    accuracy = made.runs.loc[made.runs["recipe"] == "linear", "train_accuracy"].mean()
+    assert layered["text"].endswith(
+        f"on orthonormal, compression C falls {np.exp(-slope):.3g}-fold a layer in linear "
+        f"(training accuracy {accuracy:.1%})."
+    )
+    # beside it what the layers do without any training
+    still = slopes.loc[(slopes["measure"] == "compression") & (slopes["recipe"] == "untrained"), "slope"].iloc[0]
+    assert f", and without training it falls {np.exp(-still):.3g}-fold a layer in untrained;" in layered["text"]
+    tested = made.runs[made.runs["recipe"].isin(["mlp", "cnn"])].groupby("recipe")["test_accuracy"].mean()
+    assert f"(test accuracy of 2 of them {tested.min():.1%} to {tested.max():.1%})" in layered["text"]
 
 
 def test_the_answer_begins_with_the_claims_and_still_speaks_of_layers(
@@ -274,6 +290,10 @@ def test_angles_are_summed_up_as_in_the_tables(made: Made, tables: dict[str, pd.
     assert rows["recipes"]["centred"]["mean"] == pytest.approx(pairs["angle_deg"].mean())
     assert rows["recipes"]["centred"]["null"] == pytest.approx(pairs["null_mean_deg"].mean())
     assert rows["start"]["correlation"] is None
+    raw = pairs.assign(centring="raw")[["recipe_a", "recipe_b", "centring", "dataset"]].merge(matrix)
+    correlation = rows["recipes"]["correlation"]
+    assert correlation["size"] == pytest.approx(raw["correlation_size"].mean())
+    assert (correlation["low"], correlation["high"]) == (raw["correlation_low"].min(), raw["correlation_high"].max())
 
 
 def test_answers_say_the_numbers_of_the_tables(made: Made, tables: dict[str, pd.DataFrame]) -> None:
@@ -288,9 +308,106 @@ def test_answers_say_the_numbers_of_the_tables(made: Made, tables: dict[str, pd.
     )
     assert any(sentence.startswith("By the fitted lines of 4 recipes") for sentence in digits["sentences"])
     assert any("on average over 6 pairs of recipes" in sentence for sentence in digits["sentences"])
-    tested = "than the permutation null (p < .05): 24 of 24 raw, 24 of 24 centred."
-    assert any(sentence.endswith(tested) for sentence in digits["sentences"])
+    tested = ": 24 of 24 nearer than chance and 0 farther raw, 24 of 24 nearer than chance and 0 farther centred. "
+    assert any(tested in sentence and "not independent" in sentence for sentence in digits["sentences"])
+    assert any(sentence.startswith("In networks that were not trained, C falls") for sentence in digits["sentences"])
     assert not any("shuffled" in sentence for sentence in digits["sentences"])
+
+
+def test_the_other_side_of_the_test_is_as_strict_as_its_own() -> None:
+    n = 199
+    tested = with_farther(pd.DataFrame({"p_value": [(1 + k) / (1 + n) for k in range(n + 1)]}), n)
+    # among all ranks that chance may give, as many are nearer as are farther
+    np.testing.assert_array_equal(tested["p_farther"], tested["p_value"][::-1])
+    assert (tested["p_value"] < 0.05).sum() == (tested["p_farther"] < 0.05).sum() == 9
+    few = with_farther(pd.DataFrame({"p_value": [0.1, 1.0, np.nan]}), 9)
+    assert few["p_farther"].tolist()[:2] == [1.0, 0.1] and np.isnan(few["p_farther"].iloc[2])
+
+
+def test_pairs_that_are_farther_than_chance_are_counted_beside_the_nearer(
+    made: Made, tables: dict[str, pd.DataFrame]
+) -> None:
+    pairs = made.pairs.copy()
+    both = pairs["recipe_a"].isin(["mlp"]) & pairs["recipe_b"].isin(["cnn"]) & (pairs["centring"] == "raw")
+    pairs.loc[both, "p_value"] = [1.0, 0.995, 0.5, 0.955]  # the last one is just short of it
+    first_steps = pairs.assign(stage="first", p_value=1.0)
+    other = tables | {"angle_pairs": with_farther(pd.concat([pairs.assign(stage="last"), first_steps]), 199)}
+    raw, centred, _ = answer_lines(other, made.runs, None, made.spec["recipes"])
+    assert "20 of 24 nearer than chance and 2 farther" in raw["text"]
+    assert "24 of 24 nearer than chance and 0 farther" in centred["text"]
+    digits, _ = answers(other, made.runs, made.spec["recipes"])
+    assert any("20 of 24 nearer than chance and 2 farther raw" in sentence for sentence in digits["sentences"])
+    ledger = answer_lines(other, made.runs, claims_table(), made.spec["recipes"])
+    assert "20 of 24 nearer than chance and 2 farther raw, 24 of 24" in ledger[1]["text"]
+    # with 19 permutations the least p-value is 0.05, and nothing could be below
+    few = tables | {"angle_pairs": with_farther(made.pairs.assign(p_value=0.05), 19)}
+    assert "nearer than chance" not in html_of(made, few)
+    assert "24 of 24 nearer" in html_of(
+        made, tables | {"angle_pairs": with_farther(made.pairs.assign(p_value=1 / 21), 20)}
+    )
+    without = {name: table for name, table in tables.items() if name != "angle_pairs"}
+    assert "nearer than chance" not in html_of(made, without)
+
+
+def test_the_answer_says_over_how_many_seeds_and_samples_it_is(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    spec = made.spec | {"samples": {"digits": 1270, "orthonormal": 300}}
+    found = basis(spec, made.runs, tables)
+    assert found == {
+        "sizes": ["2 seeds, 1\u202f270 samples of digits", "2 seeds, 300 samples of orthonormal"],
+        "pairs": True,
+    }
+    page = html_of(made, tables, samples=spec["samples"])
+    lines = page[page.index('<ol class="answer">') : page.index("What was found in full")]
+    assert "Over 2 seeds, 1\u202f270 samples of digits; 2 seeds, 300 samples of orthonormal." in lines
+    assert "Pairs share networks, so that they are not independent" in lines
+    fewer = made.runs[(made.runs["recipe"] != "mlp") | (made.runs["seed"] == 0)]
+    assert basis(spec, fewer, {}) == {"sizes": ["1 to " + found["sizes"][0], found["sizes"][1]], "pairs": False}
+
+
+MADE_ELSEWHERE = [
+    {"name": "elsewhere", "dataset": "digits", "layers": ["a", "b"], "seeds": [3, 5, 9], "control": False}
+    | {"source": "../<far>/features.zarr"},
+    {"name": "pca", "dataset": "digits", "layers": ["pca"], "seeds": [0], "control": True, "source": "pca.npz"},
+]
+
+
+def test_features_made_elsewhere_are_part_of_where_numbers_come_from(
+    made: Made, tables: dict[str, pd.DataFrame]
+) -> None:
+    steps = pd.DataFrame({"recipe": ["elsewhere"] * 3 + ["mlp"], "step": [4, 0, 4, 7]})
+    more = pd.DataFrame({"recipe": "pca", "step": np.arange(9) * 10})
+    found = kept_steps([steps, None, more], ["elsewhere", "pca"])
+    assert found == {"elsewhere": [0, 4], "pca": [*range(0, 90, 10)]}
+    rows = feature_rows(MADE_ELSEWHERE, found)
+    assert rows[0] == {
+        "name": "elsewhere",
+        "dataset": "digits",
+        "layers": "a, b",
+        "seeds": "3, 5, 9",
+        "steps": "0, 4",
+        "counts": "trained",
+        "source": "../<far>/features.zarr",
+    }
+    assert (rows[1]["steps"], rows[1]["counts"]) == ("9, from 0 to 80", "control")
+    page = html_of(made, tables, features=MADE_ELSEWHERE)
+    assert "14 runs of 7 recipes · features made elsewhere: 2 (elsewhere, pca)" in page
+    section = page[page.index('id="runs"') : page.index('id="again"')]
+    assert "../&lt;far&gt;/features.zarr" in section and "pca.npz" in section
+    assert "elsewhere (trained), pca (control)." in page
+    assert basis(made.spec | {"features": MADE_ELSEWHERE}, made.runs, {})["sizes"][0].startswith("1 to 3 seeds, ")
+    assert "made elsewhere" not in html_of(made, tables)
+    page_ = _Page()
+    page_.feed(page)
+    assert page_.open == []
+
+
+def test_the_page_says_what_a_copy_of_the_study_needs(made: Made, tables: dict[str, pd.DataFrame]) -> None:
+    page = html_of(made, tables)
+    assert "<pre>.venv/bin/snakemake --configfile my-study.yaml</pre>" in page
+    assert "code of your own" not in page and "<code>source:</code>" not in page
+    page = html_of(made, tables, own_code=["mine.digits:load", "mine/figure.py"], is_downloaded=True)
+    assert "(<code>mine.digits:load</code>, <code>mine/figure.py</code>)" in page and "<code>PYTHONPATH</code>" in page
+    assert "give its data sets a <code>source:</code>" in page
 
 
 def test_answers_say_where_compression_rises_from_the_input(made: Made) -> None:

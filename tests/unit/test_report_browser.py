@@ -343,6 +343,7 @@ def test_every_control_works_by_keyboard(made_page: Path, visit: Callable[..., P
     # the other views
     before, after = press_on(page, 'input[name="x-view"]:checked', "ArrowRight")
     assert before != after and page.is_checked('input[value="curves"]')
+    assert page.input_value("#x-reference") == "data"  # and not the own last step, to which every angle ends at 0
     before, after = press_on(page, "#x-reference", "ArrowDown")
     assert before != after
     before, after = press_on(page, "#x-epoch", "Home")
@@ -358,8 +359,14 @@ def test_every_control_works_by_keyboard(made_page: Path, visit: Callable[..., P
     assert page.locator("#x-centring").is_hidden()
     before, after = press_on(page, "#x-measure", "ArrowDown")
     assert "compression" in before and "discrimination" in after
-    before, after = press_on(page, "#x-place", "End")
-    assert before != after
+    assert page.inner_text("#x-place-out") == "4"  # the deepest feature layer
+    before, after = press_on(page, "#x-place", "Home")
+    assert before != after and page.inner_text("#x-place-out") == "0"
+    # each view keeps its own place
+    press_on(page, 'input[name="x-view"]:checked', "ArrowLeft")
+    assert page.inner_text("#x-place-out") == "2"
+    press_on(page, 'input[name="x-view"]:checked', "ArrowRight")
+    assert page.inner_text("#x-place-out") == "0"
 
     # all numbers, and the epochs one after another
     page.focus("#x-table summary")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import yaml
 from filelock import FileLock
 from harness import Workflow
 from own import MORE, STUDY, own_workflow, photos
@@ -193,6 +194,37 @@ def test_an_edit_of_a_source_runs_exactly_its_jobs(own, tmp_path, edit):
     assert workflow.pending() == set()
     change(workflow.root)
     assert workflow.pending() == expected
+
+
+def move(root: Path, study: dict, section: str, name: str, key: str) -> None:
+    """Move a folder, and say so in the study."""
+    (root / study[section][name][key]).rename(root / "moved")
+    study[section][name][key] = "moved"
+
+
+@pytest.mark.parametrize("where", [("datasets", "photos", "folder"), ("features", "elsewhere", "source")], ids=".".join)
+def test_a_source_that_moves_changes_what_is_written_of_the_study_alone(own, tmp_path, where):
+    workflow = own.copy_records_to(tmp_path / "edited")
+    study = copy.deepcopy(STUDY)
+    move(workflow.root, study, *where)
+    workflow.write_study(study)
+    assert workflow.pending() == {"write_study", "write_report"}
+
+
+def test_a_copy_of_what_is_written_of_the_study_is_the_same_study(own, tmp_path):
+    workflow = own.copy_records_to(tmp_path / "copied")
+    written = yaml.safe_load((own.root / RESULTS / "study.yaml").read_text())
+    assert written["datasets"]["photos"]["folder"] == "photos"
+    workflow.write_study(written)
+    assert workflow.pending() == set()
+
+
+def test_the_report_says_where_features_were_from(own):
+    page = (own.root / RESULTS / "report.html").read_text()
+    runs = page[page.index('id="runs"') : page.index('id="again"')]
+    assert '<td class="text wrap">turned, pca</td><td>0</td><td>0</td><td class="text">trained</td>' in runs
+    assert "features made elsewhere: 1 (elsewhere)" in page
+    assert "Over 1 seed, 120 samples of photos." in page
 
 
 MORE_EDITS: dict[str, tuple[Callable[[Path], object], set[str]]] = {

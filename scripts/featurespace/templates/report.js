@@ -416,14 +416,16 @@
     return found;
   }
 
+  const placed = {}; // where its user put the slider, by view
+
   // Keep the slider of components or layers to the places there are.
   function placeAt(places, x) {
-    const before = ui.place.dataset.value;
+    const wanted = placed[view()] ?? part().opens_at;
     ui.place.max = Math.max(places.length - 1, 0);
-    const kept = places.findIndex((place) => String(place) === before);
-    if (kept >= 0) ui.place.value = kept;
+    const kept = places.indexOf(wanted);
+    // a layer that is not there: the deepest one above it
+    ui.place.value = kept >= 0 ? kept : Math.max(places.filter((place) => place <= (wanted ?? 0)).length - 1, 0);
     const place = places[Number(ui.place.value)] ?? places[0] ?? 0;
-    ui.place.dataset.value = String(place);
     ui["place-out"].textContent = String(place);
     ui.place.setAttribute("aria-valuetext", x.text(place));
     ui.place.places = places;
@@ -509,13 +511,15 @@
 
   // --- controls ---
 
-  function fill(select, options) {
+  function fill(select, options, first) {
     const before = select.value;
     const key = JSON.stringify(options);
     if (select.dataset.key === key) return;
     select.dataset.key = key;
     select.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
-    if (options.some(([value]) => value === before)) select.value = before;
+    const has = (wanted) => options.some(([value]) => value === wanted);
+    if (before !== "" && has(before)) select.value = before;
+    else if (has(first)) select.value = first;
   }
 
   const unique = (items) => [...new Set(items)];
@@ -533,7 +537,7 @@
       const named = part().references.filter((name) => name !== "own" && name !== "data");
       const fixed = [["own", "own last step"], ["data", "the data"]].filter(([name]) => part().references.includes(name));
       const seedsToo = named.some((name) => name in rows) ? [["seeds", "own recipe, other seeds"]] : [];
-      fill(ui.reference, [...fixed, ...seedsToo, ...named.map((name) => [name, name])]);
+      fill(ui.reference, [...fixed, ...seedsToo, ...named.map((name) => [name, name])], part().opens_at);
     }
     if (view() === "spectra") {
       const layers = unique(shown().filter((name) => name !== "data").flatMap((name) => rows[name].layers));
@@ -661,7 +665,7 @@
   });
   ui.epoch.addEventListener("input", update);
   ui.place.addEventListener("input", () => {
-    ui.place.dataset.value = String(ui.place.places?.[Number(ui.place.value)] ?? "");
+    placed[view()] = ui.place.places?.[Number(ui.place.value)];
     update();
   });
   ui.find.addEventListener("input", find);
@@ -677,7 +681,6 @@
   }).observe(ui.plate);
   window.addEventListener("hashchange", openTarget);
   ui.epoch.max = ui.epoch.value = 0; // the first view stands at the last step
-  ui.place.max = ui.place.value = 0; // and at the first component
   update();
   openTarget();
 })();
