@@ -409,7 +409,8 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/verification.py": set(),
     # the study has nothing of one's own: test_own.py is about one that has
     **{f"{name}.py": set() for name in ("measure_own", "tabulate_own", "plot_own", "clean_resume")},
-    **{f"featurespace/{name}.py": set() for name in ("own_code", "own_measures", "own_figures", "leftovers", "status")},
+    **{f"featurespace/own_{name}.py": set() for name in ("code", "errors", "measures", "figures")},
+    **{f"featurespace/{name}.py": set() for name in ("leftovers", "status")},
     "featurespace/script.py": EVERYTHING,
     "featurespace/cluster.py": EVERYTHING,
     "featurespace/stores.py": PREPARING,
