@@ -689,7 +689,8 @@ def basis(spec: Mapping[str, Any], runs: pd.DataFrame, tables: Mapping[str, pd.D
         parts.append(f"samples of {dataset}" if n is None else f"{n:,} samples of {dataset}".replace(",", "\u202f"))
         sizes.append(", ".join(parts))
         angles = angle_summary(tables.get("angle_dynamics"), tables.get("angle_matrix"), spec["recipes"], dataset)
-        pairs |= any(row["key"] == "recipes" for row in angles)
+        compared = [row["raw"] or row["centred"] for row in angles if row["key"] in ("seeds", "recipes")]
+        pairs |= any(spread["n_runs"] > 1 for spread in compared)
     return {"sizes": sizes, "pairs": pairs}
 
 
