@@ -29,14 +29,14 @@ def own(tiny, tmp_path_factory, worker_id) -> Workflow:
     """The tiny study with a measure and a figure of one's own, as the docs say, run to its end. Never change it."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
-    root = shared / "own"
-    with FileLock(shared / "own.lock"):
-        if not (shared / "own.done").exists():
+    root = shared / "pages"
+    with FileLock(shared / "pages.lock"):
+        if not (shared / "pages.done").exists():
             workflow = tiny.copy_to(root)
             follow_page(workflow, "how-to/own-measure-and-figure.md")
-            (shared / "own.pending").write_text("\n".join(sorted(workflow.pending())))
+            (shared / "pages.pending").write_text("\n".join(sorted(workflow.pending())))
             workflow.run()
-            (shared / "own.done").touch()
+            (shared / "pages.done").touch()
         return Workflow(root, yaml.safe_load((root / "study.yaml").read_text()))
 
 

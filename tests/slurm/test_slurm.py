@@ -87,7 +87,8 @@ def digests(workflow: Workflow, study: str) -> dict[str, bytes]:
     results = workflow.root / "results" / study
     files = [*results.glob("**/*.json"), *results.glob("**/*.csv")]
     inside = [path for path in files if not any(part.endswith((".zarr", "weights")) for part in path.parts[:-1])]
-    return {path.relative_to(results).as_posix(): path.read_bytes() for path in inside}
+    found = {path.relative_to(results).as_posix(): path.read_bytes() for path in inside}
+    return {name: content for name, content in found.items() if not name.startswith("logs/")}
 
 
 def wait_for(condition, seconds: float = 200) -> None:

@@ -27,7 +27,7 @@ def ratio(features: np.ndarray) -> float:
 
 
 def test_what_the_page_adds_runs_and_nothing_else(own):
-    pending = set((own.root.parent / "own.pending").read_text().splitlines())
+    pending = set((own.root.parent / "pages.pending").read_text().splitlines())
     assert pending == MEASURED | DRAWN | {"write_study"}
     assert own.pending() == set()
 

@@ -368,7 +368,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "prepare_dataset.py": PREPARING,
     "dump_inputs.py": DUMPING_INPUTS,
     "train_run.py": TRAINING,
-    "import_weights.py": set(),  # no weights here were saved elsewhere; see test_own_networks.py
+    "import_weights.py": set(),  # no weights here were saved elsewhere; see test_built_elsewhere.py
     "dump_features.py": dumped("mlp", "seen", "line", "few-01"),
     "decompose_features.py": DECOMPOSING,
     "measure_layers.py": MEASURING,
