@@ -22,7 +22,6 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from featurespace.architectures import matches_layer
 from featurespace.files import full_disk_named
 from featurespace.recordings import Facts, Recording
 from featurespace.stores import ChunkWriter, StrPath
@@ -487,19 +487,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def match_paths(pattern: str, paths: Sequence[str]) -> list[str]:
-    """Return the module paths that a pattern matches, in their order.
-
-    `*`, `?` and `[...]` match within a part between dots, `**` matches any number of parts, none included.
-    """
-
-    def matches(patterns: list[str], parts: list[str]) -> bool:
-        if not patterns:
-            return not parts
-        if patterns[0] == "**":
-            return any(matches(patterns[1:], parts[i:]) for i in range(len(parts) + 1))
-        return bool(parts) and fnmatchcase(parts[0], patterns[0]) and matches(patterns[1:], parts[1:])
-
-    return [path for path in paths if path and matches(pattern.split("."), path.split("."))]
+    """Return the module paths that a pattern matches, as `matches_layer` says, in their order."""
+    return [path for path in paths if path and matches_layer(pattern, path)]
 
 
 def _chosen(model: nn.Module, layers: Sequence[str] | Mapping[str, str]) -> dict[str, nn.Module]:

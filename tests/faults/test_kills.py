@@ -311,6 +311,6 @@ def test_a_job_that_is_still_starting_when_snakemake_is_killed_does_nothing(tiny
 def test_every_rule_that_makes_something_is_among_those_that_are_killed():
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
     by_themselves = {"retrieve_dataset", "import_dataset", "import_weights", "import_features"}  # tests of their own
-    make_nothing = {"verify", "clean_resume"}
+    make_no_result = {"verify", "clean_resume", "publish_figure"}  # the last one copies a figure for the documentation
     in_stages = {rule_of(job) for job in itertools.chain(*STAGES.values())}
-    assert scripts - in_stages == by_themselves | make_nothing | ({"publish_figure"} & scripts)
+    assert scripts - in_stages == by_themselves | make_no_result
