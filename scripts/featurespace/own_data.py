@@ -23,6 +23,7 @@ from featurespace.foreign import open_arrays, require_memory
 from featurespace.image_folder import ImageFile, arrange, is_image
 from featurespace.inventory import BATCH, contents_digest, list_source, shown
 from featurespace.own_arrays import InMemory, OwnArrays, check_arrays, read_samples
+from featurespace.own_errors import told
 from featurespace.own_split import held_out_rows
 from featurespace.preparation import TEST, TRAIN, assemble, limited_rows, scaling_constants
 from featurespace.script import progress
@@ -174,12 +175,12 @@ def call_function(function: str, arguments: Mapping[str, Any], places: Iterable[
     try:
         try:
             found = getattr(importlib.import_module(module_name), name)
-        except Exception as error:
-            raise FeaturespaceError(f"{function} cannot be imported: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise FeaturespaceError(f"{function} cannot be imported: {told(error)}") from error
         try:
             returned = found(**arguments)
-        except Exception as error:
-            raise FeaturespaceError(f"{function} failed: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise FeaturespaceError(f"{function} failed: {told(error)}") from error
     finally:
         sys.path[:] = before
     if isinstance(returned, tuple | list) and len(returned) in (2, 4):

@@ -22,6 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from featurespace.architectures import INPUT_LAYER, is_glob, matches_layer
 from featurespace.errors import FeaturespaceError
+from featurespace.own_errors import told
 
 TRIAL_ROWS = 3  # samples of a trial pass: a number that no other dimension is likely to have
 MOST_NAMED = 30  # layers that an error lists
@@ -121,7 +122,7 @@ def make_module(model: Mapping[str, Any], input_shape: Sequence[int], n_classes:
     try:
         module = factory(**arguments)
     except (Exception, SystemExit) as error:
-        raise FeaturespaceError(f"model: {name_of(model)} cannot be built with ({said}): {_told(error)}") from error
+        raise FeaturespaceError(f"model: {name_of(model)} cannot be built with ({said}): {told(error)}") from error
     if not isinstance(module, nn.Module):
         raise FeaturespaceError(
             f"model: {name_of(model)} gives a {type(module).__name__}, where a torch.nn.Module is needed"
@@ -136,7 +137,7 @@ def _import_factory(factory: str) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(path)
     except (Exception, SystemExit) as error:
-        raise FeaturespaceError(f"model.factory: {path} cannot be imported: {_told(error)}") from error
+        raise FeaturespaceError(f"model.factory: {path} cannot be imported: {told(error)}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             there = [other for other in dir(found) if not other.startswith("_") and callable(getattr(found, other))]
@@ -158,11 +159,6 @@ def _keywords_of(factory: Callable[..., Any]) -> set[str]:
 
 def _no_such_network(library: str, name: str, names: Sequence[str]) -> FeaturespaceError:
     return FeaturespaceError(f"model.name: {library} has no network {name!r}; {listed(name, names)}")
-
-
-def _told(error: BaseException) -> str:
-    """Write an error of someone else's code in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def listed(given: str, names: Sequence[str]) -> str:
@@ -236,7 +232,7 @@ def trial(
         except Exception as error:
             shape = tuple(fit_inputs(model, x).shape)
             raise FeaturespaceError(
-                f"model: {name_of(model)} fails on inputs of shape {shape}: {_told(error)}"
+                f"model: {name_of(model)} fails on inputs of shape {shape}: {told(error)}"
             ) from error
 
 

@@ -162,9 +162,10 @@ class Script:
         except (FileNotFoundError, ProcessLookupError):
             return False
         try:
-            now = time.clock_gettime(time.CLOCK_BOOTTIME)
-            time.sleep(max(0, started / os.sysconf("SC_CLK_TCK") + age - now))
-            has_ended = bool(select.select([handle], [], [], 0)[0])
+            moment = started / os.sysconf("SC_CLK_TCK") + age
+            left = max(0, moment - time.clock_gettime(time.CLOCK_BOOTTIME))
+            # no longer than it lives: whoever asks has other processes to look at
+            has_ended = bool(select.select([handle], [], [], left)[0])
             if not has_ended:
                 try:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)

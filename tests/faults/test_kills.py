@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -117,6 +117,7 @@ def kill_each(
     n: int,
     folder: str = "",
     modules: str = "",
+    undeclared: Sequence[str] = (),
 ) -> Iterator[tuple[str, int]]:
     """Kill the job of each rule n times, at moments drawn from its life, and compare what it makes in the end.
 
@@ -133,6 +134,8 @@ def kill_each(
         What is compared; the study's results.
     modules
         What scripts import in the middle of their work.
+    undeclared
+        What the jobs make besides: Snakemake is not asked for it.
 
     Yields
     ------
@@ -142,7 +145,7 @@ def kill_each(
     draws = random.Random(" ".join(outputs))
     before, pending = made(workflow, folder), workflow.pending()
     targets = [target for files in outputs.values() for target in files]
-    remove(workflow, targets)
+    remove(workflow, [*targets, *undeclared])
     killed = make(workflow, targets, {rule: draws.uniform(0, seconds[rule]) for rule in outputs})
     make(workflow, targets, {})
     assert made(workflow, folder) == before
@@ -150,16 +153,16 @@ def kill_each(
     with Runner(workflow.root, modules) as runner:
         for rule, files in outputs.items():
             count = int(rule in killed)
-            remove(workflow, files)
+            remove(workflow, [*files, *undeclared])
             _, life = runner.run(script_of(workflow, rule))
-            remove(workflow, files)
+            remove(workflow, [*files, *undeclared])
             for _ in range(3 * n):
                 status, lived = runner.run(script_of(workflow, rule), draws.uniform(0, life))
                 if status:
                     count += 1
                 else:  # it was quicker this time, and ended before its moment
                     life = min(life, lived)
-                    remove(workflow, files)
+                    remove(workflow, [*files, *undeclared])
                 if count == n:
                     break
             runner.run(script_of(workflow, rule))
@@ -201,9 +204,10 @@ def test_a_killed_retrieval_brings_the_same_files(tmp_path, record_fault):
     workflow = Workflow(tmp_path / "killed", study)
     listed, published = "data/fashion-mnist/retrieved.json", sorted(FASHION.glob("*.gz"))
     workflow.run(listed, "--cores", "1")
-    files = [listed, *(f"data/fashion-mnist/{path.name}" for path in published)]
+    files = [f"data/fashion-mnist/{path.name}" for path in published]
+    outputs = {"retrieve_dataset": [listed]}
     seconds = {"retrieve_dataset": seconds_of(workflow, "retrieve_dataset/fashion-mnist")}
-    for rule, n in kill_each(workflow, {"retrieve_dataset": files}, seconds, KILLS, folder="data"):
+    for rule, n in kill_each(workflow, outputs, seconds, KILLS, folder="data", undeclared=files):
         record_fault(where=rule, fault=MOMENT, outcome=SAME, times=n)
 
 

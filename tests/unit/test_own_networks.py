@@ -421,7 +421,7 @@ def test_names_that_stores_need_are_no_layers():
         (own("dens"), "own_nets has no 'dens'; there are, the nearest first: dense"),
         ({**own("dense"), "factory": "no_such_nets:dense"}, "no_such_nets cannot be imported: ModuleNotFoundError"),
         (own("dense", widht=3), "own_nets:dense cannot be built with (num_classes=10, widht=3): TypeError: "),
-        (own("fails"), "RuntimeError: out of luck"),
+        (own("fails"), "RuntimeError: out of luck (own_nets.py:136)"),
         (own("no_module"), "gives a int, where a torch.nn.Module is needed"),
         (own("nn.Linear", in_features=1, out_features=1), "fails on inputs of shape (3, 1, 8, 8): RuntimeError"),
         (own("Wrapped", kind="tuple"), "returns a tuple where one tensor is needed"),

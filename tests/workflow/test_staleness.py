@@ -409,7 +409,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/verification.py": set(),
     # the study has nothing of one's own: test_own.py is about one that has
     **{f"{name}.py": set() for name in ("measure_own", "tabulate_own", "plot_own", "clean_resume")},
-    **{f"featurespace/own_{name}.py": set() for name in ("code", "errors", "measures", "figures")},
+    **{f"featurespace/own_{name}.py": set() for name in ("code", "measures", "figures")},
     **{f"featurespace/{name}.py": set() for name in ("leftovers", "status")},
     "featurespace/script.py": EVERYTHING,
     "featurespace/cluster.py": EVERYTHING,
@@ -424,6 +424,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/networks.py": TRAINING,
     "featurespace/convnets.py": TRAINING,
     "featurespace/own_networks.py": TRAINING,
+    "featurespace/own_errors.py": TRAINING,
     "featurespace/saved_weights.py": set(),
     "featurespace/augmentation.py": TRAINING,
     "featurespace/contrast.py": TRAINING,
