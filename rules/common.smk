@@ -1,6 +1,7 @@
 # Requires: `config`, as Snakemake merged it.
 # Makes: STUDY and PLAN (the validated study and its jobs), and helpers that the rules share. No rule is here.
 
+import atexit
 import bisect
 import gc
 import inspect
@@ -14,6 +15,7 @@ from featurespace.closure import CodeIndex, OwnCode
 from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse_repeated_keys
 from featurespace.errors import FeaturespaceError
 from featurespace.files import STARTED_BY, this_process
+from featurespace.made import made_otherwise
 from featurespace.own_code import find_own_figure, own_measures_code
 from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
@@ -26,6 +28,13 @@ os.environ[STARTED_BY] = this_process()
 gc.set_threshold(200_000, 50, 50)
 
 NAME = NAME_PATTERN.strip("^$")
+
+# Snakemake puts these into commands and format strings as they are.
+for place in (sys.executable, workflow.basedir, os.getcwd()):
+    if bad := re.search(r"""[\s'"`$\\!&|;<>(){}\[\]*?]""", str(place)):
+        sys.exit(
+            f"featurespace: Snakemake cannot run in {place!r}, for the {bad[0]!r} in it: rename or move the folder"
+        )
 
 # Snakemake makes these paths absolute; as a user writes them, they hold wherever the directory is.
 study_files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
@@ -246,8 +255,10 @@ def evidence():
 
 def refuse_what_cannot_be_written():
     """Leave in one line if the results' directory, or what it would be made in, is read-only; Snakemake would say it
-    in forty.
+    in forty. What makes nothing (`verify`) may run all the same.
     """
+    if not any(job.output for job in workflow.dag.needrun_jobs()):
+        return
     place = Path("results", STUDY.study)
     while not place.exists():
         place = place.parent
@@ -287,7 +298,28 @@ def note_jobs():
             note(Path("results", STUDY.study, "logs", JOBS), notes, workflow.cores if workflow.local_exec else None)
 
 
+def refuse_what_was_made_otherwise():
+    """Leave in one line if results have lost Snakemake's record, and are not what the study would make now."""
+    global has_started
+    has_started = True
+    if complaint := made_otherwise(workflow.dag):
+        sys.exit(f"featurespace: {complaint}")
+
+
+def warn_of_what_was_made_otherwise():
+    """Say so too where Snakemake has found nothing to do, or was only asked what it would do."""
+    if not has_started and getattr(workflow, "dag", None) is not None:
+        if complaint := made_otherwise(workflow.dag):
+            print(f"featurespace: {complaint}", file=sys.stderr)
+
+
+has_started = False
+if workflow.is_main_process:
+    atexit.register(warn_of_what_was_made_otherwise)
+
+
 onstart:
     refuse_what_cannot_be_written()
+    refuse_what_was_made_otherwise()
     date_nothing_later_than_now()
     note_jobs()

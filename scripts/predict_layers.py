@@ -1,13 +1,11 @@
 """Put what was measured of a deep linear network's last step beside what theory predicts from the run's own data."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 
 from featurespace.datasets import SPLITS, load_dataset
 from featurespace.files import write_table
 from featurespace.script import script_edge
+from featurespace.stores import read_digest
 from featurespace.tables import read_table
 from featurespace.theory import tabulate_theory
 
@@ -15,7 +13,7 @@ if __name__ == "__main__":
     with script_edge(snakemake) as job:
         dataset = load_dataset(job.input.dataset, job.input.dataset_digest)
         rows = np.flatnonzero(dataset.split == SPLITS["train"])
-        facts = json.loads(Path(job.input.weights_digest).read_text(encoding="utf-8"))
+        facts = read_digest(job.input.weights_digest)
         table = tabulate_theory(
             dataset.inputs(rows, np.float64).reshape(len(rows), -1),
             dataset.labels[rows],

@@ -16,6 +16,8 @@ if __name__ == "__main__":
         for damage in findings.damages:
             logger.error("%s: %s", damage.path, damage.what)
         logger.info("%s", findings.summary())
+        if findings.unknown:
+            logger.warning("no checksum was kept of %s", ", ".join(findings.unknown))
         if findings.damages:
             raise FeaturespaceError(
                 f"{len(findings.damages)} damaged; to make them again, and all that depends on them:"

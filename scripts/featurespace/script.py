@@ -22,10 +22,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from featurespace.checksums import note_checksums
 from featurespace.cluster import mark_as_own
 from featurespace.errors import FeaturespaceError
-from featurespace.files import STARTED_BY, has_ended, this_process
+from featurespace.files import STARTED_BY, full_disk_named, has_ended, this_process
+from featurespace.made import require_as_made, write_notes
 
 LOG_INTERVAL = 10.0  # seconds between two progress lines in a log
 PROCESS_LINE = "process "  # how the first record of a log begins, before the name of the process that writes it
@@ -53,6 +53,7 @@ class Job:
 def script_edge(snakemake: Any) -> Iterator[Job]:
     """Run the body of a rule's script.
 
+    Inputs that are not what a job has made are refused, and what this one makes is noted (`featurespace.made`).
     Log records and Python warnings go to the rule's log and to stderr; the last record of a job that succeeds says how
     long it took to start (the interpreter, Snakemake's preamble, imports) and how long it computed. If Snakemake dies,
     however it dies, so does this process. On SLURM it first waits for a job of a Snakemake that has died and that is
@@ -73,11 +74,16 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
     entered, start_up = time.perf_counter(), _age()
     _die_with_snakemake()
     log = Path(snakemake.log[0]) if len(snakemake.log) else None
-    _start_logging(log)
     # where a study's own modules are; last, so that a file of a common name there hides nothing of this library's
     sys.path[:0] = snakemake.config.get("module_path", [])
+    if log and not len(snakemake.output) and not _is_writable(log):
+        log = None  # what only reads can be told from the terminal: an archive is read-only
     hint = f"; see {log}" if log else ""
     try:
+        with full_disk_named(log or "the log"):
+            _start_logging(log)
+        if log:
+            require_as_made(snakemake.input)
         with mark_as_own(log.with_name(f".{log.name}.job")) if log else nullcontext():
             yield Job(
                 input=snakemake.input,
@@ -89,7 +95,7 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
                 device_preference=snakemake.config.get("device", "auto"),
             )
         if log:
-            note_checksums(log, snakemake.output)
+            write_notes(snakemake.output, snakemake.params)
         computed = time.perf_counter() - entered
         logger.info("started in %.2f s, computed for %.2f s", start_up, computed, extra={"log_only": True})
     except FeaturespaceError as error:
@@ -99,6 +105,12 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
         sys.exit(130)
     except Exception as error:
         _fail(f"featurespace: unexpected error: {type(error).__name__}: {_one_line(error)}{hint}", error, log)
+
+
+def _is_writable(log: Path) -> bool:
+    """Say whether a log can be written, where its folder is there."""
+    place = log if log.exists() else log.parent
+    return not place.exists() or os.access(place, os.W_OK)
 
 
 def _age() -> float:
@@ -141,15 +153,17 @@ def _start_logging(log: Path | None) -> None:
     handlers: list[logging.Handler] = [
         _StderrHandler(logging.CRITICAL if log and QUIET in os.environ else logging.NOTSET)
     ]
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=handlers,
-        force=True,
-    )
+    try:
+        if log:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+    finally:  # without it, the error is still told as any other
+        logging.basicConfig(
+            level=logging.INFO,
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            handlers=handlers,
+            force=True,
+        )
     logging.captureWarnings(True)
     # Whoever reads the log can tell a job that is at work from one that was killed.
     logger.info("%s%s", PROCESS_LINE, this_process(), extra={"log_only": True})

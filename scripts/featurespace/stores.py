@@ -213,7 +213,8 @@ def write_digest(store: StrPath, digest_path: StrPath, hashes: Mapping[str, byte
     """Write the digest file of a finished store: what its consumers depend on.
 
     It holds `digest` (SHA-256 over the names and bytes of all files), `n_files`, `n_bytes`, `checksums` (SHA-256 of
-    the store's list of files) and the facts, which must be plain data and the same in every repetition.
+    the store's list of files), the facts, which must be plain data and the same in every repetition, and `itself`
+    (SHA-256 of all of these).
 
     Parameters
     ----------
@@ -228,17 +229,21 @@ def write_digest(store: StrPath, digest_path: StrPath, hashes: Mapping[str, byte
     store = Path(store)
     files = _list_files(store)
     digest = _digest(store, files, hashes or {})
-    write_json(
-        digest_path,
-        {
-            "digest": digest,
-            "n_files": len(files),
-            "n_bytes": sum(files.values()),
-            "checksums": _checksums_hash(store),
-            **facts,
-        },
-    )
+    content = {
+        "digest": digest,
+        "n_files": len(files),
+        "n_bytes": sum(files.values()),
+        "checksums": _checksums_hash(store),
+        **facts,
+    }
+    write_json(digest_path, content | {"itself": _hash_of(content)})
     return digest
+
+
+def _hash_of(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hex, of plain data, however its JSON is laid out."""
+    as_read = json.loads(json.dumps(content))  # where keys are text, and sorted as such
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def read_digest(digest_path: StrPath) -> dict[str, Any]:
@@ -247,11 +252,13 @@ def read_digest(digest_path: StrPath) -> dict[str, Any]:
     Raises
     ------
     FeaturespaceError
-        If it is missing or not a digest file.
+        If it is missing, not a digest file, or not as it was written.
     """
     try:
-        content = json.loads(Path(digest_path).read_bytes())
+        content: dict[str, Any] = json.loads(Path(digest_path).read_bytes())
         content["digest"], content["checksums"]
+        if content.pop("itself") != _hash_of(content):
+            raise ValueError("it was changed")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FeaturespaceError(
             f"{os.fspath(digest_path)} is not a readable digest file; {_mend(digest_path)}"
@@ -296,7 +303,7 @@ def _list_files(root: Path) -> dict[str, int]:
                     continue
                 if entry.is_dir():
                     pending.append((f"{prefix}{entry.name}/", entry.path))
-                else:
+                elif entry.is_file():  # not a link that leads nowhere
                     files[prefix + entry.name] = entry.stat().st_size
     return files
 

@@ -1,8 +1,8 @@
 """Checking a study's results, byte by byte, against what was written down when they were made.
 
 Stores and weights have digest files (`featurespace.stores`). Every other file that a job makes, the digest files
-included, is in the job's own list of checksums (`featurespace.checksums`). Published files are held against the
-checksums that they were published with.
+included, has a note by the job that made it (`featurespace.made`). Published files are held against the checksums that
+they were published with.
 """
 
 import time
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from featurespace.catalogue import PUBLISHED, verified_content
-from featurespace.checksums import read_checksums, sha256
+from featurespace.checksums import sha256
 from featurespace.errors import FeaturespaceError
+from featurespace.made import NOTES, read_note
 from featurespace.stores import verify_digest
 
 # Of a data set or a run: what it may have, and the digest file of each.
@@ -46,8 +47,8 @@ class Findings:
         How many stores and files were read, how much, and how long that took.
     n_absent
         How many of those that the study has are not there: not made yet, or deleted.
-    n_unknown, n_unreadable
-        How many files are there of which no checksum was kept, and how many lists of checksums cannot be read.
+    unknown
+        The files that are there and of which no checksum was kept, or none that can be read.
     damages
         One for each thing that is damaged.
     """
@@ -56,8 +57,7 @@ class Findings:
     n_bytes: int = 0
     seconds: float = 0.0
     n_absent: int = 0
-    n_unknown: int = 0
-    n_unreadable: int = 0
+    unknown: list[str] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
 
     def summary(self) -> str:
@@ -65,9 +65,7 @@ class Findings:
         rate = self.n_bytes / 1e9 / self.seconds if self.seconds else 0.0
         return (
             f"{self.n_checked} stores and files, {self.n_bytes / 1e9:.3g} GB, read at {rate:.2g} GB/s;"
-            f" {self.n_absent} not there, {self.n_unknown} without a checksum"
-            + (f" ({self.n_unreadable} lists of checksums cannot be read)" if self.n_unreadable else "")
-            + f"; {len(self.damages)} damaged"
+            f" {self.n_absent} not there, {len(self.unknown)} without a checksum; {len(self.damages)} damaged"
         )
 
 
@@ -93,17 +91,17 @@ def verify_results(
     """
     results = f"results/{spec['study']}"
     findings, start = Findings(), time.perf_counter()
-    lists = _checksum_lists(root, results, spec["origins"], spec["figures"], findings)
+    noted = _noted_checksums(root, results, spec["origins"], spec["figures"])
     stores = [(f"{results}/{origin}", store) for origin in spec["origins"] for store in STORES]
     checks: list[Callable[[], None]] = [
         *(partial(_check_store, root, folder, store, spec["keep_features"], findings) for folder, store in stores),
-        *(partial(_check_file, root, path, checksum, findings) for path, checksum in sorted(lists.items())),
+        *(partial(_check_file, root, path, checksum, findings) for path, checksum in sorted(noted.items())),
         *(partial(_check_published, root, kind, findings) for kind in spec["published"]),
     ]
     for check in each(checks):
         check()
-    known = lists.keys() | {f"{folder}/{store}" for folder, store in stores}
-    findings.n_unknown = sum(path not in known for path in _files_of(root, results, spec))
+    known = noted.keys() | {f"{folder}/{store}" for folder, store in stores}
+    findings.unknown = [path for path in _files_of(root, results, spec) if path not in known]
     findings.seconds = time.perf_counter() - start
     return findings
 
@@ -134,6 +132,8 @@ def _check_store(root: Path, folder: str, store: str, keep_features: bool, findi
         return
     try:
         findings.n_bytes += verify_digest(path, digest)
+    except OSError as error:
+        findings.damages.append(Damage(f"{folder}/{store}", f"cannot be read ({error.strerror})"))
     except FeaturespaceError as error:
         # The command that mends it is said once, for all.
         what = str(error).partition("; ")[0].replace(f"{root}/", "").removeprefix(f"{folder}/{store}").lstrip(": ")
@@ -169,17 +169,15 @@ def _check_published(root: Path, kind: str, findings: Findings) -> None:
             findings.damages.append(Damage(f"{folder}/retrieved.json", f"{file.name}: {error}"))
 
 
-def _checksum_lists(
-    root: Path, results: str, origins: Sequence[str], figures: Sequence[str], findings: Findings
-) -> dict[str, str]:
+def _noted_checksums(root: Path, results: str, origins: Sequence[str], figures: Sequence[str]) -> dict[str, str]:
     """Map the files whose checksums jobs have noted, and that belong to the study, to these."""
     checksums: dict[str, str] = {}
-    for path in sorted((root / results / "logs").rglob(".*.sums")):
-        noted = read_checksums(path)
-        if noted is None:
-            findings.n_unreadable += 1
-            continue
-        checksums |= {name: value for name, value in noted.items() if _belongs(name, results, origins, figures)}
+    notes = root / results / NOTES
+    for place in sorted(notes.rglob("*.json")):
+        path = f"{results}/{place.relative_to(notes).as_posix().removesuffix('.json')}"
+        note = read_note(path, root)
+        if note and _belongs(path, results, origins, figures):
+            checksums[path] = note.sha256
     return checksums
 
 

@@ -89,7 +89,7 @@ def publish(
     FeaturespaceError
         If a file is not what was written; nothing is published then.
     """
-    found = {path.relative_to(kept).as_posix(): sha256(path) for path in kept.glob("*/*")}
+    found = {name: sha256(kept / name) for name in _files_in(kept)}
     checksums = dict(sorted((found if written is None else written).items()))
     for name, checksum in checksums.items():
         if found.get(name) != checksum:
@@ -117,6 +117,11 @@ def forget_taken(parent: Path) -> None:
     """Remove the folders beside a run's weights in which it ended: Snakemake has taken notice of the weights."""
     for mark in parent.glob(f".resume-*/{ENDED}"):
         shutil.rmtree(mark.parent, ignore_errors=True)  # the weights may be read by several jobs
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Name the files of weights, relative to their folder; what file systems and desktops leave there is hidden."""
+    return {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if not path.name.startswith(".")}
 
 
 def _link(source: Path, target: Path) -> None:
@@ -158,7 +163,7 @@ class KeptWeights:
                 f"`--forcerun {self.folder}` to your snakemake command"
             ) from error
         require_own_place(self.folder, facts)
-        found = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("*/*")}
+        found = _files_in(self.folder)
         for name in sorted(found ^ self._checksums.keys()):
             raise self._damaged(name, "missing" if name not in found else "not one that training wrote")
 

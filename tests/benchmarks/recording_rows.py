@@ -50,7 +50,7 @@ def bare_passes(network: nn.Module, samples: torch.Tensor) -> torch.Tensor:
 def recording(
     dataset: PreparedDataset,
     scratch: Path,
-    n_train: int = 24_000,
+    n_train: int = 16_000,
     n_samples: int = 2_000,
     epochs: int = 1,
     repetitions: int = 2,

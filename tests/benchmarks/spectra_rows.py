@@ -25,9 +25,9 @@ SIGMA_ERROR, RESIDUAL = 1e-10, 1e-8  # what accuracy that counts is
 FULL_SVD_SIZE = 6e8  # n d min(n, d) up to which a full decomposition is worth waiting for
 ROOFLINE_SIZE = 20_000 * 512  # entries from which on the share of the roofline counts
 ITERATIONS = (8, 16, 32)  # of randomised methods that are not accurate as they are
-MOST_ENTRIES = 20_000 * 512  # of a matrix of which all steps are timed; of a larger one, the first fifth
+STEP_ENTRIES = 20 * 20_000 * 512  # of all steps that are timed; of larger matrices there are fewer steps
 RANDOMISED_ENTRIES = 2_000 * 2_048  # of a matrix that randomised methods get more iterations on
-SLOW_ENTRIES = 20_000 * 2_048  # of a matrix beyond which randomised methods are not tried: the slowest up to there
+SLOW_ENTRIES = 20_000 * 512  # of a matrix beyond which randomised methods are not tried: the slowest up to there
 REPETITION_SECONDS = 2.0  # of ours and the fastest others together, a shape
 QUICK_SECONDS = 0.2
 CLOSE = 1.5  # how many times as long as the fastest another may take to be timed once more
@@ -357,7 +357,7 @@ def consecutive_steps(
     name = f"spectra of {features.n_steps} consecutive steps"
     ratios = []
     for n, d in shapes:
-        n_steps = features.n_steps if n * d <= MOST_ENTRIES else max(2, features.n_steps // 5)
+        n_steps = min(features.n_steps, max(2, STEP_ENTRIES // (n * d)))
         if (n, d) not in bests:
             matrix = features.matrix(n, d, features.n_steps // 2)
             others = contest(matrix, Reference(matrix), device)
@@ -371,7 +371,7 @@ def consecutive_steps(
             if step % 5 == 1:
                 settle()
                 other.append(seconds(lambda m=matrix, f=best: f(m)))
-                settle()
+            settle()
             taken += seconds(lambda m=matrix: ours(m, device))
         ratios.append(median(other) * n_steps / taken)
         note = "" if n_steps == features.n_steps else f"the first {n_steps} steps only"

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from harness import Workflow, job_of
 
+from featurespace.made import NOTES
+
 # What takes a job's script longest is to import. A process that has done so is forked for every attempt to run one, so
 # that the moments at which it is killed lie in what it does, and not in what comes before anything is written.
 LAZY = "zarr zarr.codecs zarr.storage xarray matplotlib.backends.backend_agg matplotlib.backends.backend_svg"
@@ -104,7 +106,11 @@ def made(workflow: Workflow, folder: str = "") -> dict[str, str]:
     found = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        if name.partition("/")[0] in ASIDE or path.name == ".snakemake_timestamp":
+        if (
+            name.partition("/")[0] in ASIDE
+            or path.name == ".snakemake_timestamp"
+            or name == f"{NOTES}/report.html.json"
+        ):
             continue
         if path.is_file():
             content = path.read_bytes()
@@ -123,7 +129,7 @@ def outputs_of(workflow: Workflow, job: str) -> list[str]:
     for folder, folders, files in os.walk(results):
         here = Path(folder).relative_to(results)
         if here.as_posix() == ".":
-            folders[:] = [name for name in folders if name not in ASIDE]
+            folders[:] = [name for name in folders if name not in ASIDE and not name.startswith(".")]
         stores = [name for name in folders if name.endswith(".zarr") or name == "weights"]
         folders[:] = [name for name in folders if name not in stores]
         names = [(here / name).as_posix() for name in (*stores, *files) if not name.startswith(".")]

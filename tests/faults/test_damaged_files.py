@@ -1,9 +1,11 @@
 """Stores, weights, digests, tables and states to resume from that are no longer what was written: refused by name."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,14 @@ def edit_digest(store: Path, other: Path) -> None:
     rewrite(path, json.dumps(facts | changed | ({"files": {}} if "files" in facts else {})).encode())
 
 
+def edit_a_fact(store: Path, other: Path) -> None:
+    """Change what the digest file says, one thing besides checksums."""
+    path = store.with_name(STORES[store.name])
+    content = path.read_text()
+    rewrite(path, re.sub(r"(\d)(,?\n)", lambda found: f"{9 - int(found[1])}{found[2]}", content, count=1).encode())
+    assert path.read_text() != content
+
+
 def lose_digest(store: Path, other: Path) -> None:
     store.with_name(STORES[store.name]).unlink()
 
@@ -211,6 +221,7 @@ DAMAGES: dict[str, Callable[[Path, Path], None]] = {
     "it is another run's, and so is its digest file": be_another_runs_with_its_digest,
     "it is gone": vanish,
     "its digest file is edited": edit_digest,
+    "a fact in its digest file is changed": edit_a_fact,
     "its digest file is gone": lose_digest,
 }
 IMPOSSIBLE = {
@@ -232,7 +243,7 @@ def test_every_damage_is_named_and_refused(kept, record_fault, kind):
     read(folder)
     whole = verify()
     assert not whole.damages
-    assert not whole.n_unknown
+    assert not whole.unknown
     shutil.copytree(folder, "aside")
     for fault, damage in DAMAGES.items():
         if (kind, fault) in IMPOSSIBLE:
@@ -274,9 +285,8 @@ def test_other_files_are_held_against_what_their_jobs_wrote(kept, record_fault):
         assert verify().n_absent == whole.n_absent + 1
         Path(path).write_bytes(before)
         record_fault("table, figure", "a digit is changed", "named by `verify`, with the command that mends")
-    next(Path("results/kept/logs").rglob(".tabulate_runs.log.sums")).write_text("[")
-    unknown = verify()
-    assert (unknown.n_unreadable, unknown.n_unknown) == (1, 1)
+    Path("results/kept/.made/tables/runs.csv.json").write_text("[")
+    assert verify().unknown == ["results/kept/tables/runs.csv"]
     n_bytes = sum(path.stat().st_size for path in Path("results/kept/runs").rglob("*") if path.is_file())
     assert whole.n_bytes > n_bytes / 2
     assert "GB/s" in whole.summary()
@@ -305,6 +315,136 @@ def test_the_command_that_verify_gives_mends_everything(finished, tmp_path, reco
     assert made(workflow) == before
     assert workflow.snakemake("verify", "--cores", "1").returncode == 0
     record_fault("results", "several are damaged at once", "the command that `verify` gives mends all: same bytes", 3)
+
+
+def test_verify_goes_on_after_what_cannot_be_read(kept, record_fault):
+    chunk = contents(Path(RUN) / "features.zarr")[-1]
+    chunk.unlink()
+    chunk.symlink_to("nowhere")
+    rewrite(Path(f"{OTHER}/history.csv"), b"nothing")
+    assert {found.path for found in verify().damages} == {f"{RUN}/features.zarr", f"{OTHER}/history.csv"}
+    record_fault("store features.zarr", "a chunk is a link that leads nowhere", "named by `verify`, which goes on")
+
+
+def test_an_archive_that_is_read_only_can_be_verified(finished, tmp_path, record_fault):
+    workflow = finished.copy_to(tmp_path / "archive")
+    folders = [workflow.root / "results", *(path for path in (workflow.root / "results").rglob("*") if path.is_dir())]
+    if os.geteuid():
+        for folder in folders:
+            folder.chmod(0o555)
+        verified = workflow.snakemake("verify", "--cores", "1")
+        for folder in folders:
+            folder.chmod(0o755)
+    else:  # whom no mode keeps from writing
+        mounted = subprocess.run(["mount", "--bind", folders[0], folders[0]], check=False)
+        if mounted.returncode:
+            pytest.skip("nothing can be mounted here")
+        try:
+            subprocess.run(["mount", "-o", "remount,ro,bind", folders[0]], check=True)
+            verified = workflow.snakemake("verify", "--cores", "1")
+        finally:
+            subprocess.run(["umount", folders[0]], check=True)
+    assert verified.returncode == 0, verified.stderr
+    assert "0 damaged" in verified.stderr
+    record_fault("results/", "read-only, and to be verified", "verified")
+
+
+# --- between two jobs -------------------------------------------------------------------------------------------------
+
+
+def change_a_digit(path: Path) -> None:
+    content = path.read_text()
+    rewrite(path, re.sub(r"\d(?=\D*$)", lambda found: str(9 - int(found[0])), content, count=1).encode())
+
+
+TABLE_DAMAGES: dict[str, Callable[[Path], None]] = {
+    "a digit is changed": change_a_digit,
+    "it is cut": lambda path: rewrite(path, path.read_bytes()[:-25]),
+    "it has lost its rows": lambda path: rewrite(path, path.read_bytes().partition(b"\n")[0] + b"\n"),
+    "it is full of NUL bytes": lambda path: rewrite(path, bytes(path.stat().st_size)),
+    "it is empty": lambda path: rewrite(path, b""),
+}
+
+
+def test_a_table_that_is_not_what_was_made_is_refused_by_the_jobs_that_read_it(finished, tmp_path, record_fault):
+    workflow = finished.copy_to(tmp_path / "damaged")
+    before = made(workflow)
+    history, runs = f"{RUN}/history.csv", "results/kept/tables/runs.csv"
+    content = (workflow.root / history).read_bytes()
+    for fault, damage in TABLE_DAMAGES.items():
+        damage(workflow.root / history)
+        done = workflow.snakemake(runs, "--cores", "1", "--forcerun", runs)
+        assert done.returncode, fault
+        (line,) = complaints(done.stderr)
+        assert line.startswith(f"featurespace: {history} is not the file that was made"), fault
+        assert "Traceback" not in done.stderr, fault
+        rewrite(workflow.root / history, content)
+        record_fault("table", fault, "refused by who reads it, with the command that mends")
+    change_a_digit(workflow.root / history)
+    done = workflow.snakemake(runs, "--cores", "1", "--forcerun", runs)
+    mending = re.search(r"`(--forcerun [^`]+)`", complaints(done.stderr)[0])
+    assert mending
+    workflow.run("--cores", "1", "all", *shlex.split(mending[1]))
+    assert made(workflow) == before
+
+
+def test_a_run_of_another_study_of_the_same_name_and_place_is_refused(finished, tmp_path, record_fault):
+    other = Workflow(tmp_path / "other", STUDY | {"recipes": {"mlp": MLP | {"optimiser": {"learning_rate": 0.5}}}})
+    other.run("--cores", "1", f"{OTHER}/spectra.zarr")
+    workflow = finished.copy_to(tmp_path / "mixed")
+    shutil.rmtree(workflow.root / OTHER)
+    shutil.copytree(other.root / OTHER, workflow.root / OTHER)
+    done = workflow.snakemake("--cores", "1", "--forcerun", f"{OTHER}/features.zarr")
+    assert done.returncode
+    (line,) = complaints(done.stderr)
+    assert line.startswith(f"featurespace: {OTHER}/weights.json is not the file that was made")
+    record_fault("a run", "it is copied from the same study with other settings", "refused by who reads it")
+
+
+def lose_all_records(workflow: Workflow) -> None:
+    shutil.rmtree(workflow.root / ".snakemake")
+
+
+def tear_records_of_training(workflow: Workflow) -> None:
+    torn = [path for path in (workflow.root / ".snakemake/metadata").rglob("*") if path.is_file()]
+    torn = [path for path in torn if json.loads(path.read_bytes())["rule"] == "train_run"]
+    assert torn
+    for path in torn:
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("lose", [lose_all_records, tear_records_of_training])
+def test_an_edit_is_not_missed_where_snakemake_has_lost_its_records(finished, tmp_path, record_fault, lose):
+    workflow = finished.copy_to(tmp_path / "lost")
+    lose(workflow)
+    untouched = workflow.snakemake("-n")
+    assert untouched.returncode == 0
+    assert not complaints(untouched.stderr)
+    workflow.write_study(STUDY | {"recipes": {"mlp": MLP | {"schedule": {"epochs": 3}}}})
+    asked = workflow.snakemake("-n")
+    (line,) = complaints(asked.stderr)
+    assert "were made with other settings" in line
+    before = made(workflow)
+    done = workflow.snakemake("--cores", "1")
+    assert complaints(done.stderr) == [line]
+    assert made(workflow) == before
+    mending = re.search(r"`(--forcerun [^`]+)`", line)
+    assert mending
+    workflow.run("--cores", "1", "all", *shlex.split(mending[1]))
+    expected = Workflow(tmp_path / "expected", workflow.study)
+    expected.run("--cores", "1", "all")
+    assert {name: bytes_ for name, bytes_ in made(workflow).items() if name in made(expected)} == made(expected)
+    assert not complaints(workflow.snakemake("-n").stderr)
+    what = "are deleted" if lose is lose_all_records else "of training are torn"
+    record_fault("a study", f"Snakemake's records {what}, then it is edited", "one line; the command it gives mends")
+
+
+def test_what_desktops_leave_among_weights_is_no_damage(kept):
+    for folder in (Path(RUN) / "weights/seed-0", Path(RUN) / "features.zarr"):
+        (folder / ".DS_Store").write_bytes(b"icons")
+    read_weights(RUN)
+    read_features(RUN)
+    assert not verify().damages
 
 
 def test_the_command_forces_each_path_once():

@@ -193,7 +193,7 @@ def test_a_function_may_return_a_tuple_or_names(tmp_path, module):
     [
         ("wrong", {}, "wrong should return .*, not ndarray"),
         ("objects", {}, "objects: x is of object, which is neither numbers nor text"),
-        ("fails", {}, r"fails failed: RuntimeError: no disk \(data\.py:\d+\)$"),
+        ("fails", {}, r"fails failed: RuntimeError: no disk no data \(data\.py:\d+\)$"),
         ("pair", {"m": 3}, "pair failed: TypeError: .*'m'"),
         ("nowhere", {}, "nowhere cannot be imported: AttributeError"),
         ("LOAD", {}, "LOAD failed: TypeError"),

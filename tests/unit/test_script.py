@@ -25,7 +25,7 @@ from types import SimpleNamespace
 from featurespace.errors import FeaturespaceError
 from featurespace.script import progress, script_edge
 snakemake = SimpleNamespace(
-    input=SimpleNamespace(store="in"), output=type("Outputs", (list,), {"table": "out"})(["out"]),
+    input=type("Inputs", (list,), {"store": "in"})(["in"]), output=type("Outputs", (list,), {"table": "out"})(["out"]),
     params=SimpleNamespace(spec={"k": 8}),
     config={"device": "cpu"}, threads=2, log=["logs/deep/rule.log"],
 )

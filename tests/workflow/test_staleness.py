@@ -406,6 +406,7 @@ CODE_EDITS: dict[str, set[str]] = {
     "featurespace/errors.py": EVERYTHING,
     "featurespace/files.py": EVERYTHING,
     "featurespace/checksums.py": EVERYTHING,
+    "featurespace/made.py": EVERYTHING,
     "featurespace/verification.py": set(),
     # the study has nothing of one's own: test_own.py is about one that has
     **{f"{name}.py": set() for name in ("measure_own", "tabulate_own", "plot_own", "clean_resume")},
