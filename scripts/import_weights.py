@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from featurespace.datasets import load_dataset
 from featurespace.device import lease_device
@@ -11,7 +10,7 @@ from featurespace.files import write_table
 from featurespace.saved_weights import import_block
 from featurespace.script import script_edge
 from featurespace.stores import read_digest
-from featurespace.training import HISTORY_COLUMNS, resume_folder
+from featurespace.training import HISTORY_COLUMNS, forget_others, resume_folder
 from featurespace.weights import forget_when_taken, publish
 
 if __name__ == "__main__":
@@ -19,11 +18,10 @@ if __name__ == "__main__":
         weights = Path(job.output.weights)
         folder = resume_folder(
             weights.parent,
+            device,
             params=job.params,
             code=snakemake.params.get("code"),
             data=read_digest(job.input.dataset_digest)["digest"],
-            device=device.type,
-            torch=torch.__version__,
         )
         dataset = load_dataset(job.input.dataset, job.input.dataset_digest)
         files = job.input.files
@@ -34,4 +32,5 @@ if __name__ == "__main__":
         )
         write_table(job.output.history, pd.DataFrame(run.history, columns=HISTORY_COLUMNS))
         publish(run.weights, weights, job.output.digest, run.facts, run.checksums)
+        forget_others(folder)
         forget_when_taken(folder)

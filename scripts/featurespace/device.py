@@ -37,6 +37,12 @@ def list_gpus() -> list[str]:
 
     CUDA reads which devices are visible only once, when it starts: the lease must come before that, so the driver's
     own listing is asked.
+
+    Raises
+    ------
+    FeaturespaceError
+        If `nvidia-smi` is there and fails, as it does where the driver is broken. Not if the environment hides all
+        GPUs, or names them by their UUIDs.
     """
     if shutil.which("nvidia-smi") is None:
         return []
@@ -51,6 +57,9 @@ def list_gpus() -> list[str]:
             elif present:
                 present[-1].append(uuid)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listing.returncode != 0 and (visible is None or visible.strip()[:1].isdigit()):
+        said = " ".join(f"{listing.stdout} {listing.stderr}".split())  # it says what is wrong on either
+        raise FeaturespaceError(f"nvidia-smi failed ({said or f'exit status {listing.returncode}'})")
     if visible is None:
         # a GPU that is cut into slices cannot be used whole
         return [uuid for uuids in present for uuid in (uuids[1:] or uuids)]
@@ -172,7 +181,8 @@ def lease_device(preference: str = "auto") -> Iterator[torch.device]:
     Parameters
     ----------
     preference
-        `auto`: a GPU that no other job has leased, waiting for one if all are in use; the CPU if there is no GPU.
+        `auto`: a GPU that no other job has leased, waiting for one if all are in use; the CPU if there is no GPU, and,
+        with a warning, if there is one that cannot be used.
         `cuda`: the same, but no GPU is an error. `cpu`: the CPU.
 
     Raises
@@ -184,7 +194,14 @@ def lease_device(preference: str = "auto") -> Iterator[torch.device]:
     if preference not in ("auto", "cpu", "cuda"):
         raise FeaturespaceError(f"device: {preference!r} is none of auto, cpu, cuda")
     set_exact_arithmetic()
-    uuids = [] if preference == "cpu" else list_gpus()
+    uuids: list[str] = []
+    if preference != "cpu":
+        try:
+            uuids = list_gpus()
+        except FeaturespaceError as error:
+            if preference == "cuda":
+                raise FeaturespaceError(f"device: {error}; set `device: cpu`, or mend the driver") from error
+            logger.warning("%s; computing on the CPU", error)
     if not uuids:
         if preference == "cuda":
             raise FeaturespaceError("device: cuda is asked for, but there is no GPU here; set `device: auto` or `cpu`")

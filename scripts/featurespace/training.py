@@ -749,23 +749,42 @@ class TrainedRun:
     checksums: dict[str, str]
 
 
-def resume_folder(parent: Path, **what: Any) -> Path:
+def resume_folder(parent: Path, device: torch.device, **what: Any) -> Path:
     """Make, or find, the hidden folder beside a run's outputs that it grows in, and remove those of other runs.
+
+    Those of the same run with another device or another PyTorch stay until the run is published: a driver that is
+    broken for a night must not cost what was trained for days, although no other machine can go on from it bit by bit.
 
     Parameters
     ----------
     parent
         The folder of the run's outputs. Snakemake removes declared outputs before a job; this one is not declared.
+    device
+        Its kind is part of the folder's name, and so is the version of PyTorch.
     what
-        Plain data that decides every bit of the result: parameters, code, data, device. The folder's name is its hash.
+        Plain data that decides, on one kind of machine, every bit of the result: parameters, code, data. The folder's
+        name begins with its hash.
     """
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    folder = parent / f".resume-{key}"
-    for other in parent.glob(".resume-*"):
-        if other != folder:
+    folder = parent / f".resume-{key}-{device.type}-{torch.__version__}"
+    for other in _others(folder):
+        if other.name.startswith(f".resume-{key}-"):
+            logger.warning("%s is kept, but this is another device or PyTorch, and does not go on from it", other)
+        else:
             shutil.rmtree(other)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def forget_others(folder: Path) -> None:
+    """Remove what a run that is published had begun with other devices, or other versions of PyTorch."""
+    for other in _others(folder):
+        shutil.rmtree(other)
+
+
+def _others(folder: Path) -> list[Path]:
+    """Return the other folders to resume from beside one."""
+    return [other for other in folder.parent.glob(".resume-*") if other != folder]
 
 
 def train_block(

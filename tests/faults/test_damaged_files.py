@@ -524,9 +524,9 @@ def test_weights_that_are_damaged_before_the_run_ends_are_not_published(finished
 
 
 def test_a_state_of_other_code_is_not_gone_on_from(tmp_path, record_fault):
-    old = resume_folder(tmp_path, parameters={"widths": [8]}, code={"training.py": "1"})
+    old = resume_folder(tmp_path, torch.device("cpu"), parameters={"widths": [8]}, code={"training.py": "1"})
     (old / "state-0.safetensors").write_bytes(b"of other code")
-    new = resume_folder(tmp_path, parameters={"widths": [8]}, code={"training.py": "2"})
+    new = resume_folder(tmp_path, torch.device("cpu"), parameters={"widths": [8]}, code={"training.py": "2"})
     assert new != old
     assert not old.exists()
     assert not list(new.iterdir())

@@ -1,6 +1,7 @@
 """The lease of a device: which GPUs there are, and one job a GPU."""
 
 import os
+import re
 import threading
 
 import pytest
@@ -66,6 +67,38 @@ def test_a_gpu_that_pytorch_cannot_use_is_not_used(machine, monkeypatch):
         assert leased == torch.device("cpu")
     with pytest.raises(FeaturespaceError, match="cannot use GPU"), device.lease_device("cuda"):
         pass
+
+
+def test_a_driver_that_is_broken_is_said_before_the_cpu_is_taken(machine, monkeypatch, caplog):
+    words = "Failed to initialize NVML: Driver/library version mismatch"
+    machine.write_text(f"#!/bin/sh\necho '{words}'\necho 'NVML library version: 580.95' >&2\nexit 18\n")
+    said = f"nvidia-smi failed ({words} NVML library version: 580.95)"
+    for visible in (None, "0"):
+        caplog.clear()
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with device.lease_device("auto") as leased:
+            assert leased == torch.device("cpu")
+        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+            ("WARNING", f"{said}; computing on the CPU")
+        ]
+        with pytest.raises(FeaturespaceError, match=re.escape(f"device: {said}; ")), device.lease_device("cuda"):
+            pass
+    machine.write_text("#!/bin/sh\nexit 9\n")
+    with pytest.raises(FeaturespaceError, match=r"nvidia-smi failed \(exit status 9\)"):
+        device.list_gpus()
+
+
+@pytest.mark.parametrize("visible", ["", "-1", None])
+def test_nothing_is_said_where_no_gpu_is_wanted_or_there_is_no_driver(machine, monkeypatch, caplog, visible):
+    if visible is None:
+        monkeypatch.setenv("PATH", str(machine.parent.parent))
+    else:
+        machine.write_text("#!/bin/sh\nexit 18\n")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with device.lease_device("auto") as leased:
+        assert leased == torch.device("cpu")
+    assert not caplog.records
 
 
 def test_cpu_is_the_cpu_even_where_there_is_a_gpu(machine):

@@ -33,6 +33,7 @@ from featurespace.training import (
     METRICS,
     ORDER,
     even_bounds,
+    forget_others,
     make_timetable,
     resume_folder,
     sample_losses,
@@ -772,14 +773,38 @@ def test_state_whose_weights_are_gone_is_not_resumed(few, tmp_path):
 
 
 def test_the_folder_to_resume_from_is_keyed_by_all_that_matters_and_replaces_others(tmp_path):
-    first = resume_folder(tmp_path, params={"a": 1, "b": 2}, code={"x": "1"})
+    first = resume_folder(tmp_path, CPU, params={"a": 1, "b": 2}, code={"x": "1"})
     (first / "kept").touch()
-    assert resume_folder(tmp_path, params={"b": 2, "a": 1}, code={"x": "1"}) == first
+    assert resume_folder(tmp_path, CPU, params={"b": 2, "a": 1}, code={"x": "1"}) == first
     assert (first / "kept").exists()
-    second = resume_folder(tmp_path, params={"a": 1, "b": 2}, code={"x": "2"})
+    second = resume_folder(tmp_path, CPU, params={"a": 1, "b": 2}, code={"x": "2"})
     assert second != first
     assert not first.exists()
     assert second.name.startswith(".resume-")
+
+
+def test_what_was_begun_with_another_device_or_pytorch_is_kept_until_the_run_is_published(
+    tmp_path, monkeypatch, caplog
+):
+    work = {"params": {"a": 1}, "code": {"x": "1"}}
+    on_gpu = resume_folder(tmp_path, torch.device("cuda"), **work)
+    (on_gpu / "state-0.safetensors").touch()
+    on_cpu = resume_folder(tmp_path, CPU, **work)
+    assert f"{on_gpu} is kept, but this is another device or PyTorch" in caplog.text
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    later = resume_folder(tmp_path, CPU, **work)
+    assert len({on_gpu, on_cpu, later}) == 3
+    assert not list(on_cpu.iterdir()) + list(later.iterdir())
+    assert resume_folder(tmp_path, torch.device("cuda", 0), **work) not in (on_gpu, on_cpu, later)
+    monkeypatch.undo()
+    assert resume_folder(tmp_path, torch.device("cuda", 0), **work) == on_gpu
+    assert (on_gpu / "state-0.safetensors").exists()
+
+    forget_others(on_gpu)  # as a script does when it has published
+    assert list(tmp_path.iterdir()) == [on_gpu]
+    resume_folder(tmp_path, CPU, **work)
+    other = resume_folder(tmp_path, CPU, params={"a": 2}, code={"x": "1"})
+    assert list(tmp_path.iterdir()) == [other]
 
 
 # --- weights on disk ---

@@ -149,11 +149,14 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_bytes(tmp_path):
     assert not (killed.root / WEIGHTS).exists()
     # the job dies with its parent: nothing writes into the run while it is started again
     wait_for(lambda: not jobs_in(killed.root))
+    begun = next(runs.glob(".resume-*"))
+    shutil.copytree(begun, begun.with_name(f"{begun.name}.other"))  # as an earlier PyTorch left it
 
     assert killed.snakemake("--unlock").returncode == 0
     killed.run(WEIGHTS)
     log = (killed.root / "results/tiny/logs/train_run/mlp/block-0.log").read_text()
     assert int(re.findall(r"going on from step (\d+)", log)[-1]) > 0
+    assert f"{begun.name}.other is kept" in log
     assert read(killed, WEIGHTS) == read(whole, WEIGHTS)
     assert not list(runs.glob(".resume-*"))
 
