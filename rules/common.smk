@@ -283,7 +283,7 @@ def date_nothing_later_than_now():
     dates = sorted({date for date, _ in later})
     for date, path in later:
         moment = now - 1000 * (len(dates) - bisect.bisect_left(dates, date))
-        with suppress(PermissionError):  # somebody else's, in a directory that is shared
+        with suppress(OSError):  # somebody else's, in a directory that is shared; an archive
             os.utime(path, ns=(moment, moment))
 
 

@@ -98,8 +98,9 @@ rule verify:
     """Verification: read every byte of the results and compare it with what was written down."""
 
     # It makes nothing, so it runs whenever it is asked for; and it asks for nothing, so nothing else runs.
+    # Nor does it write where the results are: an archive of them may be read-only.
     log:
-        "<logs>/verify.log",
+        f".snakemake/log/{STUDY.study}.verify.log",
     conda:
         "../envs/featurespace.yaml"
     resources:

@@ -76,8 +76,6 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
     log = Path(snakemake.log[0]) if len(snakemake.log) else None
     # where a study's own modules are; last, so that a file of a common name there hides nothing of this library's
     sys.path[:0] = snakemake.config.get("module_path", [])
-    if log and not len(snakemake.output) and not _is_writable(log):
-        log = None  # what only reads can be told from the terminal: an archive is read-only
     hint = f"; see {log}" if log else ""
     try:
         with full_disk_named(log or "the log"):
@@ -105,12 +103,6 @@ def script_edge(snakemake: Any) -> Iterator[Job]:
         sys.exit(130)
     except Exception as error:
         _fail(f"featurespace: unexpected error: {type(error).__name__}: {_one_line(error)}{hint}", error, log)
-
-
-def _is_writable(log: Path) -> bool:
-    """Say whether a log can be written, where its folder is there."""
-    place = log if log.exists() else log.parent
-    return not place.exists() or os.access(place, os.W_OK)
 
 
 def _age() -> float:

@@ -53,6 +53,15 @@ def log_of(folder):
 # --- log and errors -------------------------------------------------------------------------------
 
 
+def test_a_log_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "logs").write_text("a file, where the folder of logs should be")
+    done = run_job(tmp_path, "raise AssertionError('it was run')")
+    assert done.returncode == 1
+    assert done.stderr.startswith("featurespace: unexpected error: ")
+    assert done.stderr.count("\n") == 1
+    assert "logs" in done.stderr
+
+
 def test_a_job_sees_its_inputs_and_logs_to_both_places(tmp_path):
     body = """
 logging.getLogger("featurespace.spectra").info("layer %s", job.input.store)

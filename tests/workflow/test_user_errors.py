@@ -52,6 +52,16 @@ def test_a_study_file_that_is_not_there_is_named(tmp_path):
     assert "study.yaml" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("name", ["my study", "study (v2)", "it's", "p{x}", "$HOME"])
+def test_a_folder_whose_name_snakemake_cannot_run_in_is_named(tmp_path, name):
+    workflow = Workflow(tmp_path / name, TINY)
+    status, _, said = workflow.ask("-n")
+    assert status != 0
+    (line,) = [line for line in said.splitlines() if "profile" not in line]
+    assert line.startswith("featurespace: Snakemake cannot run in ")
+    assert name.replace("'", "") in line.replace("'", "").replace("\\", "")
+
+
 def test_two_studies_at_once_are_not_merged(tmp_path):
     workflow = Workflow(tmp_path / "bad", TINY)
     shutil.copy(workflow.root / "study.yaml", workflow.root / "other.yaml")
