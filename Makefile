@@ -22,7 +22,7 @@ status: ## Say how far the default study is (ARGS="--watch", ARGS="--configfile 
 test: setup ## Run all tests
 	@.venv/bin/pytest -n $(WORKERS) --dist worksteal tests
 
-faults: setup ## Cause every fault (every stage is killed 30 times), and make the table of docs/reliability.md
+faults: setup ## Cause every fault (every stage is killed 30 times: an hour), and make the table of docs/reliability.md
 	@mkdir -p results && rm -f results/faults.jsonl
 	@FEATURESPACE_FAULTS=$(CURDIR)/results/faults.jsonl .venv/bin/pytest -n $(WORKERS) --dist worksteal tests/faults tests/slurm
 	@.venv/bin/python docs/make_reliability.py results/faults.jsonl

@@ -16,6 +16,7 @@ from featurespace.config import NAME_PATTERN, check_sources, parse_study, refuse
 from featurespace.errors import FeaturespaceError
 from featurespace.files import STARTED_BY, this_process
 from featurespace.made import made_otherwise
+from featurespace.namesakes import namesake, note_study_file
 from featurespace.own_code import find_own_figure, own_measures_code
 from featurespace.own_sources import OwnSources, places_of_modules
 from featurespace.plan import Plan
@@ -63,6 +64,13 @@ try:
 except FeaturespaceError as error:
     # An exception would reach the user wrapped in several lines.
     sys.exit(f"featurespace: {error}")
+
+STUDY_FILE = (study_files or ["config.yaml"])[0]
+if workflow.is_main_process and (other_file := namesake(STUDY.study, STUDY_FILE)):
+    sys.exit(
+        f"featurespace: {study_name}: study: {STUDY.study!r} is also the name of {other_file}, whose results it would "
+        f"replace; give one of the two another name"
+    )
 
 if "rich" in workflow.output_settings.log_handler_settings:
     # what jobs say of themselves would break through its live view; it shows the logs of those that fail
@@ -295,6 +303,7 @@ def note_jobs():
     # what makes nothing (`verify`) may run beside a study at work, and is not what one wants to follow
     if any(job.outputs for job in notes):
         with suppress(FeaturespaceError, OSError):  # a full disk: what is made says so, and matters more
+            note_study_file(STUDY.study, STUDY_FILE)
             note(Path("results", STUDY.study, "logs", JOBS), notes, workflow.cores if workflow.local_exec else None)
 
 

@@ -411,7 +411,7 @@ CODE_EDITS: dict[str, set[str]] = {
     # the study has nothing of one's own: test_own.py is about one that has
     **{f"{name}.py": set() for name in ("measure_own", "tabulate_own", "plot_own", "clean_resume")},
     **{f"featurespace/own_{name}.py": set() for name in ("code", "measures", "figures")},
-    **{f"featurespace/{name}.py": set() for name in ("leftovers", "status")},
+    **{f"featurespace/{name}.py": set() for name in ("leftovers", "status", "namesakes")},
     "featurespace/script.py": EVERYTHING,
     "featurespace/cluster.py": EVERYTHING,
     "featurespace/stores.py": PREPARING,

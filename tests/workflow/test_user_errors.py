@@ -62,6 +62,24 @@ def test_a_folder_whose_name_snakemake_cannot_run_in_is_named(tmp_path, name):
     assert name.replace("'", "") in line.replace("'", "").replace("\\", "")
 
 
+def test_a_copy_of_a_study_file_with_the_same_name_replaces_no_results(tiny, tmp_path):
+    workflow = tiny.copy_to(tmp_path / "copied")
+    first = workflow.root / "study.yaml"
+    copied = workflow.root / "other.yaml"
+    workflow.study_files = ["other.yaml"]
+    shutil.copy(first, copied)
+    assert workflow.pending() == set()  # the same study
+    copied.write_text(first.read_text().replace("learning_rate: 0.1", "learning_rate: 0.2"))
+    status, _, said = workflow.ask("-n")
+    assert status != 0
+    (line,) = [line for line in said.splitlines() if "profile" not in line]
+    assert line.startswith("featurespace: other.yaml: study: 'tiny' is also the name of study.yaml")
+    first.unlink()  # it was renamed
+    assert workflow.pending() != set()
+    workflow.study_files = ["results/tiny/study.yaml"]
+    assert workflow.pending() == set()
+
+
 def test_two_studies_at_once_are_not_merged(tmp_path):
     workflow = Workflow(tmp_path / "bad", TINY)
     shutil.copy(workflow.root / "study.yaml", workflow.root / "other.yaml")
