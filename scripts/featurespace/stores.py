@@ -236,14 +236,14 @@ def write_digest(store: StrPath, digest_path: StrPath, hashes: Mapping[str, byte
         "checksums": _checksums_hash(store),
         **facts,
     }
-    write_json(digest_path, content | {"itself": _hash_of(content)})
+    write_json(digest_path, sealed(content))
     return digest
 
 
-def _hash_of(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256, in hex, of plain data, however its JSON is laid out."""
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add `itself` to what a digest file says: the SHA-256, in hex, of its JSON, with sorted keys."""
     as_read = json.loads(json.dumps(content))  # where keys are text, and sorted as such
-    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
+    return {**content, "itself": hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()}
 
 
 def read_digest(digest_path: StrPath) -> dict[str, Any]:
@@ -257,7 +257,8 @@ def read_digest(digest_path: StrPath) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(Path(digest_path).read_bytes())
         content["digest"], content["checksums"]
-        if content.pop("itself") != _hash_of(content):
+        seal = content.pop("itself")
+        if seal != sealed(content)["itself"]:
             raise ValueError("it was changed")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FeaturespaceError(

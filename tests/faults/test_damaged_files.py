@@ -401,7 +401,8 @@ def test_a_run_of_another_study_of_the_same_name_and_place_is_refused(finished, 
     lines = complaints(done.stderr)
     assert lines
     for line in lines:  # all jobs that read it
-        assert line.startswith(f"featurespace: {OTHER}/weights.json is not the file that was made")
+        assert line.startswith(f"featurespace: {OTHER}/")
+        assert "is not the file that was made" in line
     record_fault("a run", "it is copied from the same study with other settings", "refused by who reads it")
 
 

@@ -39,6 +39,7 @@ from featurespace.stores import (
     FeatureWriter,
     read_group,
     sample_hash,
+    sealed,
     store_draft,
     verify_digest,
     write_digest,
@@ -595,7 +596,7 @@ def weights_of(folder: Path, content: bytes) -> KeptWeights:
     path.write_bytes(content)
     facts = {"digest": "", "checksums": "", "recipe": "mlp", "seeds": [0], "steps": {"0": [0]}, "epochs": {"0": [0.0]}}
     facts["files"] = {step_file(0, 0): hashlib.sha256(content).hexdigest()}
-    folder.with_suffix(".json").write_text(json.dumps(facts))
+    folder.with_suffix(".json").write_text(json.dumps(sealed(facts)))
     return KeptWeights(folder, folder.with_suffix(".json"))
 
 
@@ -655,7 +656,9 @@ def test_names_of_tensors_are_only_names(tmp_path):
 def test_facts_of_weights_that_lie_are_refused(tmp_path, facts):
     weights_of(tmp_path / "weights", b"")
     digest = tmp_path / "weights.json"
-    digest.write_text(json.dumps(json.loads(digest.read_text()) | facts))
+    said = json.loads(digest.read_text()) | facts
+    del said["itself"]
+    digest.write_text(json.dumps(sealed(said)))
     with pytest.raises(FeaturespaceError, match=r"weights"):
         KeptWeights(tmp_path / "weights", digest)
 

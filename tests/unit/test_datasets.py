@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray as xr
-from snakemake.iocontainers import OutputFiles
+from snakemake.iocontainers import InputFiles, OutputFiles
 
 from featurespace import datasets, preparation
 from featurespace.datasets import PreparedDataset, load_dataset, select_sample_set
@@ -157,7 +157,7 @@ def test_a_chunk_holds_sixteen_megabytes_and_none_is_small():
 def run_script(monkeypatch, name: str, tmp_path: Path, spec: dict, outputs: dict, inputs=None, config=None) -> None:
     """Run a rule's script as Snakemake would: with an object named `snakemake` among its globals."""
     snakemake = SimpleNamespace(
-        input=SimpleNamespace(**(inputs or {})),
+        input=InputFiles(fromdict=inputs or {}),
         output=OutputFiles(fromdict=outputs),
         params=SimpleNamespace(spec=spec),
         config=config or {},

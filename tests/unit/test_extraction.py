@@ -14,7 +14,7 @@ import synthetic_stores
 import torch
 import torch.nn.functional as F
 import xarray as xr
-from snakemake.iocontainers import OutputFiles
+from snakemake.iocontainers import InputFiles, OutputFiles
 
 from featurespace import extraction
 from featurespace.architectures import layer_names
@@ -260,7 +260,7 @@ def play(script, job_file):
         __getattr__ = dict.__getitem__
 
     stand_in = SimpleNamespace(
-        input=SimpleNamespace(**job["input"]),
+        input=InputFiles(fromdict=job["input"]),
         output=OutputFiles(fromdict=job["output"]),
         params=Params(spec=job["spec"], code={"a.py": "1"}),
         log=[job["log"]],

@@ -16,7 +16,7 @@ import torch
 from published_files import GROUPS, posts, tar_of, write_published
 from sklearn.datasets import _twenty_newsgroups as theirs
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
-from snakemake.iocontainers import OutputFiles
+from snakemake.iocontainers import InputFiles, OutputFiles
 
 from featurespace import catalogue
 from featurespace.catalogue import PUBLISHED, PublishedFile
@@ -364,7 +364,7 @@ def test_limits_come_before_the_weights(corpus):
 def run_script(monkeypatch, name: str, tmp_path: Path, spec: dict, outputs: dict, inputs=None, config=None) -> None:
     """Run a rule's script as Snakemake would: with an object named `snakemake` among its globals."""
     snakemake = SimpleNamespace(
-        input=SimpleNamespace(**(inputs or {})),
+        input=InputFiles(fromdict=inputs or {}),
         output=OutputFiles(fromdict=outputs),
         params=SimpleNamespace(spec=spec),
         config=config or {},

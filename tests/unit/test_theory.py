@@ -17,6 +17,7 @@ from synthetic_stores import run_script
 from featurespace.errors import FeaturespaceError
 from featurespace.files import write_json, write_table
 from featurespace.preparation import orthonormal_rows
+from featurespace.stores import sealed
 from featurespace.tables import read_table
 from featurespace.theory import (
     COLUMNS,
@@ -491,7 +492,8 @@ def test_the_script_reads_the_run_s_files_and_writes_the_table(tmp_path):
     found = dict(zip(("layers", "networks", "data_layers"), tables(run), strict=True))
     for name, table in found.items():
         write_table(tmp_path / f"{name}.csv", table)
-    write_json(tmp_path / "weights.json", {"converged": {"3": False, "4": None}})
+    facts = {"digest": "", "checksums": "", "converged": {"3": False, "4": None}}
+    write_json(tmp_path / "weights.json", sealed(facts))
     run_script(
         "predict_layers",
         SPEC,
