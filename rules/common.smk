@@ -32,7 +32,7 @@ NAME = NAME_PATTERN.strip("^$")
 
 # Snakemake puts these into commands and format strings as they are.
 for place in (sys.executable, workflow.basedir, os.getcwd()):
-    if bad := re.search(r"""[\s'"`$\\!&|;<>(){}\[\]*?]""", str(place)):
+    if bad := re.search(r"""[\s'"`$\\&|;<>(){}\[\]]""", str(place)):
         sys.exit(
             f"featurespace: Snakemake cannot run in {place!r}, for the {bad[0]!r} in it: rename or move the folder"
         )

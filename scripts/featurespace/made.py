@@ -5,14 +5,13 @@ the parameters and the code that it was made with. Stores and weights have their
 (`featurespace.stores`); their digest files have notes like any other file.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurespace.checksums import sha256
+from featurespace.checksums import sha256, sha256_of_data
 from featurespace.errors import FeaturespaceError
 from featurespace.files import write_json
 
@@ -48,9 +47,7 @@ def read_note(path: str | Path, root: Path = Path()) -> Note | None:
 
 def digest_of_params(params: Any) -> str:
     """Return the SHA-256, in hex, of a rule's `params`: the settings and the code that its outputs depend on."""
-    plain = {name: getattr(params, name, None) for name in ("spec", "code")}
-    as_text = json.loads(json.dumps(plain, default=str))  # keys are text in it, and sorted as such
-    return hashlib.sha256(json.dumps(as_text, sort_keys=True).encode()).hexdigest()
+    return sha256_of_data({name: getattr(params, name, None) for name in ("spec", "code")})
 
 
 def write_notes(outputs: Iterable[str], params: Any) -> None:

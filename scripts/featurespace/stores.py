@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, cast
 import google_crc32c
 import numpy as np
 
+from featurespace.checksums import sha256_of_data
 from featurespace.errors import FeaturespaceError
 from featurespace.files import draft_of, full_disk_named, write_json, write_text_atomically
 
@@ -242,8 +243,7 @@ def write_digest(store: StrPath, digest_path: StrPath, hashes: Mapping[str, byte
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Add `itself` to what a digest file says: the SHA-256, in hex, of its JSON, with sorted keys."""
-    as_read = json.loads(json.dumps(content))  # where keys are text, and sorted as such
-    return {**content, "itself": hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()}
+    return {**content, "itself": sha256_of_data(content)}
 
 
 def read_digest(digest_path: StrPath) -> dict[str, Any]:
