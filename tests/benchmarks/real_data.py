@@ -102,6 +102,14 @@ def recipe_of(model: Mapping[str, Any], epochs: int, **changes: Any) -> dict[str
     return {"dataset": "fashion", "model": dict(model), "schedule": schedule, **changes}
 
 
+def _is_of(digest: Path, spec: Mapping[str, Any]) -> bool:
+    """Say whether weights are kept that training by `spec` made; those of another version are not."""
+    try:
+        return bool(read_digest(digest)["spec"] == spec)
+    except FeaturespaceError:  # there is none, or its form is not ours
+        return False
+
+
 class Features:
     """Features of Fashion-MNIST at consecutive kept steps of one network a width.
 
@@ -154,7 +162,7 @@ class Features:
         name = f"w{width}-{self.n_train}-{self.n_steps}"
         digest = self.folder / f"{name}.json"
         spec = self.plan(width).train_run(f"w{width}", 0)
-        if not (digest.exists() and read_digest(digest)["spec"] == spec):
+        if not _is_of(digest, spec):
             resume = self.folder / f".{name}"
             resume.mkdir(parents=True, exist_ok=True)
             dataset = few(self.dataset, self.n_train if width != WIDE else self.n_train // 12, 100)

@@ -29,7 +29,7 @@ STEP_ENTRIES = 20 * 20_000 * 512  # of all steps that are timed; of larger matri
 RANDOMISED_ENTRIES = 2_000 * 2_048  # of a matrix that randomised methods get more iterations on
 SLOW_ENTRIES = 20_000 * 512  # of a matrix beyond which randomised methods are not tried: the slowest up to there
 REPETITION_SECONDS = 2.0  # of ours and the fastest others together, a shape
-QUICK_SECONDS = 0.2
+QUICK_SECONDS, SLOW_SECONDS = 0.2, 1.0  # others that are timed once more, and those that are not unless they are best
 CLOSE = 1.5  # how many times as long as the fastest another may take to be timed once more
 MOST_REPETITIONS = 5
 
@@ -260,9 +260,8 @@ def one_matrix(
         accuracy = f"ours: σ error {sigma:.0e}, residual {residual:.0e}"
         require(sigma <= SIGMA_ERROR and residual <= RESIDUAL, f"{name}, {n} x {d}: {accuracy}")
         others = contest(matrix, reference, device)
-        close = [
-            other for other in others.fastest[:2] if others.accurate[other] <= CLOSE * others.accurate[others.best]
-        ]
+        limit = min(CLOSE * others.accurate[others.best], SLOW_SECONDS)
+        close = [other for other in others.fastest[:2] if other == others.best or others.accurate[other] <= limit]
         finalists = {other: partial(others.methods[other], matrix) for other in close}
         taking_turns = {"ours": partial(ours, matrix, device), **finalists}
         times = alternate(taking_turns, 1)
@@ -351,8 +350,8 @@ def consecutive_steps(
 ) -> Iterator[Row]:
     """Decompose the steps of a run one after another.
 
-    Each step's matrix is there before it is timed. The other method takes as long at every step, so it is timed at
-    every fifth, and counted for all.
+    Each step's matrix is there before it is timed, and counts by the median over steps. The other method, which takes
+    as long at every step, is timed at every fifth.
     """
     name = f"spectra of {features.n_steps} consecutive steps"
     ratios = []
@@ -365,17 +364,18 @@ def consecutive_steps(
         against, best = bests[n, d]
         if n_steps == features.n_steps:  # of the largest, the row of one matrix checks a step
             _check_step(features, n, d, device)
-        taken, other = 0.0, []
+        times: dict[str, list[float]] = {"ours": [], "other": []}
         for step in range(1, n_steps + 1):
             matrix = features.matrix(n, d, step)
             if step % 5 == 1:
                 settle()
-                other.append(seconds(lambda m=matrix, f=best: f(m)))
+                times["other"].append(seconds(lambda m=matrix, f=best: f(m)))
             settle()
-            taken += seconds(lambda m=matrix: ours(m, device))
-        ratios.append(median(other) * n_steps / taken)
+            times["ours"].append(seconds(lambda m=matrix: ours(m, device)))
+        taken, other = (n_steps * median(times[side]) for side in ("ours", "other"))
+        ratios.append(other / taken)
         note = "" if n_steps == features.n_steps else f"the first {n_steps} steps only"
-        yield speedup(name, f"{n} x {d}", against, taken, median(other) * n_steps, None, note)
+        yield speedup(name, f"{n} x {d}", against, taken, other, None, note)
     yield median_row(name, "median of the shapes, best accurate other", ratios, 2.5)
 
 

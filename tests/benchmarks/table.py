@@ -16,7 +16,7 @@ import psutil
 import torch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zarr", "snakemake")
-SETTLE_SECONDS = 0.3
+LOOK_SECONDS, AT_REST_SECONDS, MOST_LOOKS = 0.02, 0.002, 50  # of waiting until nothing computes
 COLUMNS = ("row", "case", "ours", "against", "other", "unit", "ratio", "target", "met", "note")
 
 
@@ -119,9 +119,14 @@ def settle() -> None:
     """Wait until the threads of what was called before have gone to sleep.
 
     OpenBLAS, NumPy's and SciPy's, keeps its own waiting busily for a while after a call, torch's for a shorter one:
-    whoever is called at once by another library pays for it, a multiple where the call is short.
+    whoever is called at once by another library pays for it, a multiple where the call is short. What they use of the
+    processor tells when they sleep.
     """
-    time.sleep(SETTLE_SECONDS)
+    for _ in range(MOST_LOOKS):
+        before = time.process_time()
+        time.sleep(LOOK_SECONDS)
+        if time.process_time() - before < AT_REST_SECONDS:
+            return
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +222,20 @@ def test_without_the_data_there_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_the_clock_waits_until_nothing_computes():
+    until = time.monotonic() + 0.3
+
+    def compute() -> None:
+        while time.monotonic() < until:
+            np.sqrt(np.arange(1000.0))
+
+    other = threading.Thread(target=compute)
+    other.start()
+    table.settle()
+    assert time.monotonic() >= until
+    other.join()
+
+
 # --- all of it, in the smallest size ---
 
 
@@ -228,7 +244,8 @@ def test_features_are_those_of_consecutive_steps(bench):
     assert first.shape == (300, 16) and first.dtype == np.float32
     assert not np.array_equal(first, second)
     again = real_data.Features(bench.dataset, bench.kept, 240, 3)
-    (bench.kept / "w16-240-3.json").touch()
+    assert np.array_equal(again.matrix(300, 16, 2), second)
+    (bench.kept / "w16-240-3.json").write_text("{}")  # as another version might have left it
     assert np.array_equal(again.matrix(300, 16, 2), second)
     moved = bench.features.matrix(300, 16, 2, shift=(0, 28))
     assert np.array_equal(moved, second)

@@ -82,6 +82,7 @@ def test_the_cifar10_study_ends_in_its_report(tmp_path):
         model = recipe["model"]
         recipe["model"] = model | ({"width": 12} if "width" in model else {"widths": [12] * len(model["widths"])})
         recipe["schedule"] = {"epochs": 1, "batch_size": 50}
+        recipe["block"] = 2
     study["analysis"] = {"embedding": {"depths": [1], "samples": 40}}
     # the tiny study draws all figures
     study["figures"] = ["layer_probes", "collapse"]
