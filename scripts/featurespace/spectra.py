@@ -40,6 +40,8 @@ RESIDUAL_WARNING = 1e-8  # what is logged: beyond what Gram matrices of collapse
 CACHE_BYTES = 2**26  # a matrix up to this size is read once and kept between passes
 CUDA_CACHE_BYTES = 2**30  # the same in a GPU's memory
 PIECE_VALUES = 2**19  # converted to float64 at a time on a CPU: 4 MB, which stay in its cache
+PIECE_ROWS = 64  # at least, however wide they are: what is summed up over pieces is as wide, and must not cost more
+ROUGH_ROWS = 1024  # summed in float32 before float64 takes over
 CUDA_PIECE_VALUES = 2**25  # the same on a GPU: 256 MB, enough for it to have something to do
 
 # What a matrix of n x d costs, in nanoseconds a value on one core; only the ratios count. The Gram matrix pays for
@@ -157,7 +159,7 @@ class Rows:
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Go through the rows in the dtype they came in, cut so small that a CPU's cache holds a few of them."""
-        step = max(1, PIECE_VALUES // self.n_features) if self.device.type == "cpu" else self.n_samples
+        step = max(PIECE_ROWS, PIECE_VALUES // self.n_features) if self.device.type == "cpu" else self.n_samples
         for block in self.native():
             yield from block.split(step)
 
@@ -793,6 +795,7 @@ def _products(
     image = torch.zeros_like(block)
     parts: list[torch.Tensor] = []
     total = block.new_zeros((len(block), 1))
+    rough, n_rough = torch.zeros_like(factor), 0
     for piece in rows.shifted(centre.shift.to(dtype)):
         product = factor @ piece.T
         if exact:
@@ -802,11 +805,16 @@ def _products(
             parts.append(product)
         else:
             product -= offset
-            image += product @ piece
+            rough.addmm_(product, piece)
+            n_rough += len(piece)
+            if n_rough >= ROUGH_ROWS:
+                image += rough
+                rough.zero_()
+                n_rough = 0
     if exact:
         image -= total * centre.rest
         return torch.cat(parts, dim=1), image
-    return block.new_empty((0, 0)), image / scale
+    return block.new_empty((0, 0)), (image + rough) / scale
 
 
 def _times(rows: Rows, block: torch.Tensor, centre: _Centre) -> torch.Tensor:

@@ -24,10 +24,11 @@ SHAPES = (
 SIGMA_ERROR, RESIDUAL = 1e-10, 1e-8  # what accuracy that counts is
 FULL_SVD_SIZE = 6e8  # n d min(n, d) up to which a full decomposition is worth waiting for
 ROOFLINE_SIZE = 20_000 * 512  # entries from which on the share of the roofline counts
-ITERATIONS = (8, 16, 32)  # of randomised methods that are not accurate as they are
+DEFAULTS = ("auto", 2)  # iterations of scikit-learn's randomised method, and of torch's
+ITERATIONS = (8, 16, 32)  # of those that are not accurate as they are
 STEP_ENTRIES = 20 * 20_000 * 512  # of all steps that are timed; of larger matrices there are fewer steps
-RANDOMISED_ENTRIES = 2_000 * 2_048  # of a matrix that randomised methods get more iterations on
-SLOW_ENTRIES = 20_000 * 512  # of a matrix beyond which randomised methods are not tried: the slowest up to there
+RANDOMISED_ENTRIES = 2_000 * 2_048  # of a matrix that scikit-learn's gets more iterations on
+SLOW_ENTRIES = 20_000 * 512  # of a matrix beyond which it is not tried, nor torch's with too few: see docs
 REPETITION_SECONDS = 2.0  # of ours and the fastest others together, a shape
 QUICK_SECONDS, SLOW_SECONDS = 0.2, 1.0  # others that are timed once more, and those that are not unless they are best
 CLOSE = 1.5  # how many times as long as the fastest another may take to be timed once more
@@ -212,11 +213,11 @@ def contest(matrix: np.ndarray, reference: Reference, device: Device = "cpu") ->
     """Try every other method once, and keep its time by whether its result is accurate enough.
 
     A randomised method that is not, as it is called by default, is tried with more iterations until it is or takes
-    longer than the best, on matrices that are not the largest. On a GPU there are torch's methods only.
+    longer than the best; scikit-learn's on small matrices only, and torch's on the largest with more at once. On a GPU
+    there are torch's methods only.
     """
     n, d = matrix.shape
     is_small = n * d * min(n, d) <= FULL_SVD_SIZE
-    iterations = ITERATIONS if n * d <= RANDOMISED_ENTRIES else ()
     result = Contest()
 
     def enter(name: str, method: Method) -> bool:
@@ -231,19 +232,25 @@ def contest(matrix: np.ndarray, reference: Reference, device: Device = "cpu") ->
         result.less_accurate[name] = (took, f"σ error {sigma:.0e}, residual {residual:.0e}")
         return bool(result.accurate) and took > result.accurate[result.best]
 
+    def enter_first(name: str, method_of: Callable[[Any], Method], iterations: Sequence[Any]) -> None:
+        for i in iterations:
+            if enter(name if i in DEFAULTS else f"{name}, {i} iterations", method_of(i)):
+                break
+
     if torch.device(device).type == "cpu":
         enter("covariance_eigh", with_numpy(covariance_eigh))
         if is_small:
             enter("numpy svd", with_numpy(numpy_svd))
             enter("scipy svd", with_numpy(scipy_svd))
         enter("scipy svds", with_numpy(svds))
-        if n * d <= SLOW_ENTRIES and not enter("randomized_svd", with_numpy(scikit_randomized("auto"))):
-            any(enter(f"randomized_svd, {i} iterations", with_numpy(scikit_randomized(i))) for i in iterations)
+        if n * d <= SLOW_ENTRIES:
+            more = ITERATIONS if n * d <= RANDOMISED_ENTRIES else ()
+            enter_first("randomized_svd", lambda i: with_numpy(scikit_randomized(i)), (DEFAULTS[0], *more))
     else:
         enter("torch covariance eigh", with_torch(torch_covariance_eigh, device))
         enter("torch svd", with_torch(torch_svd, device))
-    if n * d <= SLOW_ENTRIES and not enter("svd_lowrank", with_torch(torch_lowrank(2), device)):
-        any(enter(f"svd_lowrank, {i} iterations", with_torch(torch_lowrank(i), device)) for i in iterations)
+    default = DEFAULTS[1:] if n * d <= SLOW_ENTRIES else ()
+    enter_first("svd_lowrank", lambda i: with_torch(torch_lowrank(i), device), (*default, *ITERATIONS))
     return result
 
 

@@ -21,6 +21,7 @@ from featurespace.made import NOTES
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(why_not() is not None, reason=f"SLURM: {why_not()}")]
 
 WEIGHTS = "results/long/runs/mlp/block-0/weights.json"
+EPOCHS = 1500  # of a training that lasts long enough to be disturbed
 QUICK = ("--slurm-init-seconds-before-status-checks", "2")
 MLP: dict[str, Any] = {
     "dataset": "digits",
@@ -153,7 +154,7 @@ def test_a_job_that_dies_is_repeated_and_ends_in_the_same_bytes(
 ):
     if fault == "time" and not thorough:
         pytest.skip("a time limit is a minute at least: make faults")
-    epochs = 6000 if fault == "time" else 1500
+    epochs = 4 * EPOCHS if fault == "time" else EPOCHS
     workflow = Workflow(tmp_path / "cluster", long_training(epochs, mlp={}))
     limits = {"memory": ["train_run:mem_mb=450*attempt"], "time": ["train_run:runtime=attempt"]}.get(fault, [])
     process = submit(workflow, slurm, WEIGHTS, *(["--set-resources", *limits] if limits else []))
@@ -191,28 +192,33 @@ def test_a_job_that_dies_is_repeated_and_ends_in_the_same_bytes(
 
 
 def test_jobs_of_a_snakemake_that_was_killed_are_waited_for(slurm, undisturbed, tmp_path, record_fault):
-    epochs = 8000  # longer than another Snakemake takes to submit
-    workflow = Workflow(tmp_path / "cluster", long_training(epochs, mlp={}))
+    workflow = Workflow(tmp_path / "cluster", long_training(EPOCHS, mlp={}))
     process = submit(workflow, slurm, WEIGHTS)
     run = workflow.root / "results/long/runs/mlp/block-0"
+    log = workflow.root / "results/long/logs/train_run/mlp/block-0.log"
     wait_for(lambda: any(run.glob(".resume-*/state-*")))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert "has ended" in workflow.ask_status()
-    training = workflow.states()["train_run/mlp/block-0"]
-    assert training["state"] == "running"
-    assert training["where"].endswith(f"SLURM job {jobs(slurm, workflow, 'jobid')[-1][0]}")
-    tidied = workflow.snakemake("clean_resume")
-    assert "is kept: " in tidied.stderr, tidied.stderr
-    assert any(run.glob(".resume-*/state-*"))
+    (job,) = re.findall(r": process \S+?-(\d+)-\d+-job\d+$", log.read_text().splitlines()[0])
+    os.kill(int(job), signal.SIGSTOP)  # or it would be done before another Snakemake has submitted
+    try:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert "has ended" in workflow.ask_status()
+        training = workflow.states()["train_run/mlp/block-0"]
+        assert training["state"] == "running"
+        assert training["where"].endswith(f"SLURM job {jobs(slurm, workflow, 'jobid')[-1][0]}")
+        tidied = workflow.snakemake("clean_resume")
+        assert "is kept: " in tidied.stderr, tidied.stderr
+        assert any(run.glob(".resume-*/state-*"))
 
-    assert workflow.snakemake("--unlock").returncode == 0
-    finish(submit(workflow, slurm, WEIGHTS))
+        assert workflow.snakemake("--unlock").returncode == 0
+        again = submit(workflow, slurm, WEIGHTS)
+        wait_for(lambda: "waiting for it" in log.read_text())
+    finally:
+        os.kill(int(job), signal.SIGCONT)
+    finish(again)
     assert {state for (state,) in jobs(slurm, workflow, "state")} == {"COMPLETED"}
-    log = (workflow.root / "results/long/logs/train_run/mlp/block-0.log").read_text()
-    assert "waiting for it" in log
-    resumed = int(re.findall(r"going on from step (\d+)", log)[-1])
+    resumed = int(re.findall(r"going on from step (\d+)", log.read_text())[-1])
     steps = max(map(int, re.findall(r"step-(\d+)", (workflow.root / WEIGHTS).read_text())))
     assert resumed == steps  # the second job had nothing left to do
-    assert (workflow.root / WEIGHTS).read_bytes() == undisturbed(epochs)
+    assert (workflow.root / WEIGHTS).read_bytes() == undisturbed(EPOCHS)
     record_fault("SLURM", "Snakemake itself is killed", "after --unlock, takes over what its jobs have made")
