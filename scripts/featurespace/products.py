@@ -2,7 +2,7 @@
 
 import torch
 
-PANEL = 256  # rows of the triangle computed at a time: narrower ones waste less of it, wider ones multiply faster
+PANEL = 128  # rows of the triangle computed at a time: narrower ones waste less of it, wider ones multiply faster
 CUDA_PANEL = 2048  # the same on a GPU, which smaller products do not fill
 
 

@@ -53,7 +53,7 @@ def recording(
     n_train: int = 16_000,
     n_samples: int = 2_000,
     epochs: int = 1,
-    repetitions: int = 2,
+    repetitions: int = 3,
 ) -> Iterator[Row]:
     """Compare a loop that records its samples after every epoch with two that do not.
 
