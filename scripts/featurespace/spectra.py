@@ -158,7 +158,7 @@ class Rows:
         return n_bytes * self.n_samples * self.n_features <= self._limit()
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Go through the rows in the dtype they came in, cut so small that a CPU's cache holds a few of them."""
+        """Go through the rows in the dtype they came in, on a CPU in pieces that fit its cache unless they are wide."""
         step = max(PIECE_ROWS, PIECE_VALUES // self.n_features) if self.device.type == "cpu" else self.n_samples
         for block in self.native():
             yield from block.split(step)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.table import threads
 from featurespace.catalogue import PUBLISHED
 from featurespace.config import parse_study
 from featurespace.datasets import PreparedDataset
@@ -105,7 +106,7 @@ def recipe_of(model: Mapping[str, Any], epochs: int, **changes: Any) -> dict[str
 def _is_of(digest: Path, spec: Mapping[str, Any]) -> bool:
     """Say whether weights are kept that training by `spec` made; those of another version are not."""
     try:
-        return bool(read_digest(digest)["spec"] == spec)
+        return bool(read_digest(digest).get("spec") == spec)
     except FeaturespaceError:  # there is none, or its form is not ours
         return False
 
@@ -164,9 +165,11 @@ class Features:
         spec = self.plan(width).train_run(f"w{width}", 0)
         if not _is_of(digest, spec):
             resume = self.folder / f".{name}"
-            resume.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(resume, ignore_errors=True)
+            resume.mkdir(parents=True)
             dataset = few(self.dataset, self.n_train if width != WIDE else self.n_train // 12, 100)
-            run = train_block(spec, padded(dataset) if width == WIDE else dataset, self.device, resume)
+            with threads(torch.get_num_threads()):
+                run = train_block(spec, padded(dataset) if width == WIDE else dataset, self.device, resume)
             publish(run.weights, self.folder / name, digest, run.facts | {"spec": spec})
             shutil.rmtree(resume)
         return KeptWeights(self.folder / name, digest)

@@ -1,5 +1,6 @@
 """Studies on a real SLURM: the bytes of a workstation, whatever happens to jobs, nodes and Snakemake itself."""
 
+import contextlib
 import os
 import re
 import signal
@@ -34,7 +35,7 @@ STUDY: dict[str, Any] = {
     "study": "small",
     "device": "cpu",
     "datasets": {"digits": {"kind": "digits", "sample_set": {"limit": 200}}},
-    "recipes": {"mlp": MLP},
+    "recipes": {"mlp": MLP | {"seeds": 2, "block": 1}},
     "analysis": {"angles": {"permutations": 19}, "statistics": {"resamples": 99}},
     "figures": ["angle_dynamics", "spectra", "training"],
 }
@@ -212,9 +213,10 @@ def test_jobs_of_a_snakemake_that_was_killed_are_waited_for(slurm, undisturbed, 
 
         assert workflow.snakemake("--unlock").returncode == 0
         again = submit(workflow, slurm, WEIGHTS)
-        wait_for(lambda: "waiting for it" in log.read_text())
+        wait_for(lambda: log.exists() and "waiting for it" in log.read_text())  # Snakemake deletes that of the first
     finally:
-        os.kill(int(job), signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(job), signal.SIGCONT)
     finish(again)
     assert {state for (state,) in jobs(slurm, workflow, "state")} == {"COMPLETED"}
     resumed = int(re.findall(r"going on from step (\d+)", log.read_text())[-1])

@@ -229,10 +229,10 @@ def searched(monkeypatch):
 
 @pytest.mark.parametrize("offset", [0.4, 300.0])
 @pytest.mark.parametrize("scale", [1.0, 1e25, 1e-25])
-@pytest.mark.parametrize("rough_rows", [128, 1024])
-def test_float32_products_cost_no_accuracy(searched, monkeypatch, offset, scale, rough_rows):
+@pytest.mark.parametrize(("rough_rows", "piece_rows"), [(128, 10), (1024, 70)])  # 64 rows are the least
+def test_float32_products_cost_no_accuracy(searched, monkeypatch, offset, scale, rough_rows, piece_rows):
     monkeypatch.setattr(spectra, "ROUGH_ROWS", rough_rows)
-    monkeypatch.setattr(spectra, "PIECE_VALUES", 70 * 180)
+    monkeypatch.setattr(spectra, "PIECE_VALUES", piece_rows * 180)
     features = graded(700, 180, 6.0, offset=offset) * np.float32(scale)
     result = decompose(Rows.of(features, block_rows=150), vectors=4, whole=False)
     assert_matches_reference(result, features, gap=1e-3)
