@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -222,18 +221,23 @@ def test_without_the_data_there_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_the_clock_waits_until_nothing_computes():
-    until = time.monotonic() + 0.3
+def test_the_clock_waits_until_nothing_computes(monkeypatch):
+    used = iter([0.02, 0.0, 0.02, 0.0, 0.0, 0.02])  # of the processor, look by look: the fifth is the second at rest
+    looks = []
+    spent = 0.0
 
-    def compute() -> None:
-        while time.monotonic() < until:
-            np.sqrt(np.arange(1000.0))
+    def process_time() -> float:
+        return spent
 
-    other = threading.Thread(target=compute)
-    other.start()
+    def sleep(seconds: float) -> None:
+        nonlocal spent
+        looks.append(seconds)
+        spent += next(used)
+
+    monkeypatch.setattr(table.time, "process_time", process_time)
+    monkeypatch.setattr(table.time, "sleep", sleep)
     table.settle()
-    assert time.monotonic() >= until
-    other.join()
+    assert len(looks) == 5
 
 
 # --- all of it, in the smallest size ---
@@ -249,6 +253,21 @@ def test_features_are_those_of_consecutive_steps(bench):
     assert np.array_equal(again.matrix(300, 16, 2), second)
     moved = bench.features.matrix(300, 16, 2, shift=(0, 28))
     assert np.array_equal(moved, second)
+
+
+def test_who_was_faster_when_tried_takes_its_turn(bench, monkeypatch):
+    numpy = spectra_rows.with_numpy(spectra_rows.numpy_svd)
+
+    def lazy(matrix: np.ndarray) -> list[spectra_rows.Triplets]:
+        time.sleep(0.3)
+        return numpy(matrix)
+
+    tried = spectra_rows.Contest({"lazy": lazy, "numpy": numpy}, {"lazy": 1e-6, "numpy": 2e-6})
+    monkeypatch.setattr(spectra_rows, "contest", lambda *_: tried)
+    bests: spectra_rows.Bests = {}
+    first, second, *_ = spectra_rows.one_matrix(bench.features, ((300, 16),), bests)
+    assert first.against == bests[300, 16][0] == "numpy"
+    assert (second.against, second.note) == ("lazy", "")
 
 
 def test_memory_is_compared_with_three_blocks_whatever_the_steps(bench, monkeypatch):
